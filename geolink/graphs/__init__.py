@@ -1,0 +1,1 @@
+"""OpenStreetMap entities of one tile as a heterogeneous graph."""

@@ -1,0 +1,100 @@
+"""Classes of a map: ids, names and colours, and the value that means "no label"."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from geolink.errors import ConfigError
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class MapClass:
+    """One class of a legend; `color` is `#rrggbb`."""
+
+    id: int
+    name: str
+    color: str
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green, blue, 0-255 each."""
+        red, green, blue = (int(self.color[i : i + 2], 16) for i in (1, 3, 5))
+        return red, green, blue
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The classes of one task, ids 0..n-1 in order."""
+
+    name: str
+    classes: tuple[MapClass, ...]
+
+    def __post_init__(self) -> None:
+        if [c.id for c in self.classes] != list(range(len(self.classes))):
+            raise ConfigError(f"legend {self.name!r}: class ids must be 0, 1, 2, ... in order")
+        if len({c.name for c in self.classes}) != len(self.classes):
+            raise ConfigError(f"legend {self.name!r}: class names must differ")
+        for c in self.classes:
+            if not re.fullmatch(r"#[0-9a-fA-F]{6}", c.color):
+                raise ConfigError(f"legend {self.name!r}: {c.color!r} is not a #rrggbb colour")
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.classes)
+
+    def id_of(self, name: str) -> int:
+        """Id of the class called `name`.
+
+        Raises:
+            ConfigError: there is no such class.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            known = ", ".join(self.names)
+            raise ConfigError(f"no class {name!r} in legend {self.name!r}: {known}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a card or a metadata record."""
+        return {
+            "name": self.name,
+            "classes": [{"id": c.id, "name": c.name, "color": c.color} for c in self.classes],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Legend":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: the record lacks a part or has one of the wrong type.
+        """
+        try:
+            classes = tuple(
+                MapClass(int(c["id"]), str(c["name"]), str(c["color"])) for c in data["classes"]
+            )
+            return cls(str(data["name"]), classes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"the legend is not readable: {error!r}") from None
+
+
+# The nine urban functional zones of GeoLink (Bai et al. 2025, section 4), coloured after land-use
+# convention: yellow homes, red business, purple industry, blue institutions and water.
+UFZ = Legend(
+    "ufz",
+    (
+        MapClass(0, "water", "#5aa9e6"),
+        MapClass(1, "green", "#3f9b57"),
+        MapClass(2, "farmland", "#d9e27b"),
+        MapClass(3, "undeveloped", "#cbb89d"),
+        MapClass(4, "residential", "#ffd84d"),
+        MapClass(5, "commercial", "#d7301f"),
+        MapClass(6, "institution", "#2b4f9e"),
+        MapClass(7, "industrial", "#8e5ea2"),
+        MapClass(8, "transport", "#6b6b6b"),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The GeoLink model: image encoder, OSM encoder, fusion and heads."""

@@ -1,0 +1,1 @@
+"""Where data comes from: imagery, OpenStreetMap, places and labels."""

@@ -1,0 +1,1 @@
+"""One function per command: paths and settings in, files and a small record out."""

@@ -1,0 +1,1 @@
+"""The command line of geolink: a thin skin over `geolink.workflows`."""
