@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from affine import Affine
 from pyproj import CRS, Transformer
-from shapely import Geometry, box, ops
+from shapely import Geometry, box, transform
 
 from geolink.errors import CRSError, InputError
 
@@ -189,7 +190,7 @@ def reproject(geometry: Geometry, source: CRS, target: CRS) -> Geometry:
     if source == target:
         return geometry
     to_target = Transformer.from_crs(source, target, always_xy=True)
-    return ops.transform(to_target.transform, geometry)
+    return transform(geometry, lambda xy: np.column_stack(to_target.transform(*xy.T)))
 
 
 def reproject_bounds(bounds: Bounds, source: CRS, target: CRS) -> Bounds:

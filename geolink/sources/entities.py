@@ -38,7 +38,8 @@ class OsmEntities:
 
     @property
     def crs(self) -> CRS:
-        return self.polygon.crs
+        crs: CRS = self.polygon.crs
+        return crs
 
     def __len__(self) -> int:
         return len(self.point) + len(self.line) + len(self.polygon)

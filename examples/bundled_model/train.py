@@ -1,0 +1,175 @@
+"""Trains a GeoLink model on samples from `make_samples.py`, on CPU or GPU.
+
+    python train.py samples --out run --steps 4000
+
+The state is saved every few minutes; the same command goes on from it. The last state is written
+as a checkpoint (safetensors and card) that `geolink predict --model run` loads.
+"""
+
+import argparse
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from geolink.config import ModelConfig
+from geolink.graphs.tags import TableTagEncoder
+from geolink.models.geolink import GeoLink
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torch_geometric.data import HeteroData
+
+from geolink.legend import IGNORE, UFZ
+from geolink.samples import (
+    Sample,
+    flip,
+    from_arrays,
+    hide_givers,
+    normalise,
+)
+
+NO_OSM_SHARE = 0.15  # samples shown without any OSM, so that the image-only path learns
+ALL_HIDDEN_SHARE = 0.45  # samples whose label-giving objects are all hidden
+NONE_HIDDEN_SHARE = 0.15  # samples with everything mapped; the rest hide a random share
+
+
+class Samples(Dataset[Sample]):
+    """Stored samples with random hiding, symmetry and colour; a pure function of (seed, index)."""
+
+    def __init__(self, folder: Path, seed: int, start: int, count: int) -> None:
+        self.files = sorted(folder.glob("*/*.npz"))
+        self.seed, self.start, self.count = seed, start, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        draw = self.start + index
+        epoch, place = divmod(draw, len(self.files))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.files))
+        rng = np.random.default_rng([self.seed, epoch, place])
+        with np.load(self.files[order[place]], allow_pickle=False) as arrays:
+            sample = from_arrays(arrays)
+        transpose, mirror_x, mirror_y = rng.random(3) < 0.5
+        sample = flip(sample, transpose=transpose, mirror_x=mirror_x, mirror_y=mirror_y)
+        return jitter(hide_osm(sample, rng), rng)
+
+
+def hide_osm(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Hides all OSM, all, none or a random share of the label-giving objects."""
+    chance = rng.random()
+    if chance < NO_OSM_SHARE:
+        return Sample(sample.rgb, None, sample.label, {})
+    if chance < NO_OSM_SHARE + ALL_HIDDEN_SHARE:
+        return hide_givers(sample, 1.0, rng)
+    if chance < NO_OSM_SHARE + ALL_HIDDEN_SHARE + NONE_HIDDEN_SHARE:
+        return sample
+    return hide_givers(sample, rng.random(), rng)
+
+
+def jitter(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Random brightness, contrast and colour balance."""
+    gain = rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, (3, 1, 1))
+    rgb = (sample.rgb.astype(np.float32) - 128) * gain + 128 + rng.uniform(-20, 20)
+    return Sample(rgb.clip(0, 255).astype(np.uint8), sample.graph, sample.label, sample.givers)
+
+
+def collate(samples: list[Sample]) -> tuple[Tensor, list[HeteroData | None], Tensor]:
+    """Images (B, 3, H, W), graphs, labels (B, H, W)."""
+    images = normalise(np.stack([s.rgb for s in samples]))
+    labels = torch.from_numpy(np.stack([s.label for s in samples])).long()
+    return images, [s.graph for s in samples], labels
+
+
+def class_weights(folder: Path) -> Tensor:
+    """(classes,) weights, the inverse square root of the share of labelled pixels, mean 1."""
+    counts = np.zeros(len(UFZ))
+    for file in sorted(folder.glob("*/*.npz"))[::5]:
+        with np.load(file, allow_pickle=False) as arrays:
+            counts += np.bincount(arrays["label"].ravel(), minlength=256)[: len(UFZ)]
+    weights = 1 / np.sqrt(np.maximum(counts / counts.sum(), 1e-3))
+    return torch.tensor(weights / weights.mean(), dtype=torch.float32)
+
+
+def rate(step: int, steps: int, base: float, warm_up: int = 200) -> float:
+    """Learning rate: linear warm-up, then half a cosine."""
+    if step < warm_up:
+        return base * (step + 1) / warm_up
+    return base * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
+
+
+def save_state(path: Path, state: dict[str, object]) -> None:
+    """Writes beside the target, then renames, so that a cut never leaves half a state."""
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def main() -> None:
+    """Reads the command line, trains or goes on training, writes the checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("samples", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--save-every", type=float, default=180, help="seconds")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = TableTagEncoder()
+    config = ModelConfig(classes=len(UFZ), semantic_dim=encoder.dim)
+    model = GeoLink(config).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.rate, betas=(0.9, 0.999), weight_decay=0.05
+    )
+    state_file, step = args.out / "state.pt", 0
+    if state_file.exists():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = int(state["step"])
+    weights = class_weights(args.samples).to(device)
+    data = Samples(args.samples, args.seed, step * args.batch, (args.steps - step) * args.batch)
+    loader = DataLoader(
+        data,
+        args.batch,
+        num_workers=args.workers,
+        collate_fn=collate,
+        persistent_workers=args.workers > 0,
+    )
+    model.train()
+    started = saved = time.monotonic()
+    running, first = 0.0, step
+    for images, graphs, labels in loader:
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, args.steps, args.rate)
+        graphs = [g if g is None else g.to(device) for g in graphs]
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = model(images.to(device), graphs)
+        loss = functional.cross_entropy(
+            logits.float(), labels.to(device), weight=weights, ignore_index=IGNORE
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        running = loss.item() if step == first + 1 else 0.98 * running + 0.02 * loss.item()
+        if step % 20 == 0:
+            speed = (step - first) * args.batch / (time.monotonic() - started)
+            print(f"step {step}/{args.steps} loss {running:.3f} {speed:.1f} tiles/s", flush=True)
+        if time.monotonic() - saved > args.save_every or step == args.steps:
+            saved = time.monotonic()
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            save_state(state_file, state)
+    print(f"done: {step} steps on {len(data.files)} samples")
+
+
+if __name__ == "__main__":
+    main()

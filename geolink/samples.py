@@ -1,0 +1,157 @@
+"""One training example: image, OSM graph and labels of a tile, changed together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from geolink.graphs.scene import SceneGraphs
+from geolink.graphs.schema import EDGE_TYPES, NODE_TYPES
+from geolink.grid import GridSpec
+from geolink.sources.base import ImageSource
+from geolink.sources.entities import OsmEntities
+from geolink.sources.labels import WeakLabels, label_mask
+
+# Statistics of ImageNet, the normalisation of GeoLink and of the ViT weights that it starts from.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A tile with everything the model sees and is asked for.
+
+    Attributes:
+        rgb: (3, H, W) uint8.
+        graph: OSM graph of the tile, None where there is no OSM.
+        label: (H, W) uint8 class ids, 255 where there is none.
+        givers: per node type, (N,) bool, True for nodes whose tags gave the labels.
+    """
+
+    rgb: NDArray[np.uint8]
+    graph: HeteroData | None
+    label: NDArray[np.uint8]
+    givers: Mapping[str, NDArray[np.bool_]]
+
+
+class SceneSampler:
+    """Cuts samples out of one scene, with weak labels from its own OSM zones.
+
+    Args:
+        imagery: pixels of the scene.
+        entities: OSM entities of the scene, for the labels.
+        graphs: the same entities as graphs.
+    """
+
+    def __init__(self, imagery: ImageSource, entities: OsmEntities, graphs: SceneGraphs) -> None:
+        self.imagery = imagery
+        self.graphs = graphs
+        self.labels = WeakLabels(entities)
+        self._givers = label_mask(entities)
+
+    def sample(self, grid: GridSpec) -> Sample:
+        """The sample of one tile."""
+        graph = self.graphs.build(grid.bounds)
+        givers = {kind: self._givers[kind][graph[kind].source.numpy()] for kind in NODE_TYPES}
+        return Sample(self.imagery.read(grid).rgb, graph, self.labels.read(grid), givers)
+
+
+def normalise(rgb: NDArray[np.uint8]) -> Tensor:
+    """(..., 3, H, W) uint8 pixels to a float32 tensor with ImageNet mean and deviation."""
+    mean = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
+    std = torch.tensor(IMAGE_STD).view(3, 1, 1)
+    return (torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255 - mean) / std
+
+
+def hide_givers(sample: Sample, share: float, rng: np.random.Generator) -> Sample:
+    """Takes a random share of the label-giving objects out of the graph.
+
+    A model that always sees the mapped zones would only learn to copy them. Hidden objects leave
+    the image and the labels as they are, so the zone has to be told from its surroundings. As
+    relations are between two objects, and only points are related through Delaunay triangles, the
+    result equals the graph built without those lines and polygons.
+
+    Args:
+        sample: the sample; it is not changed.
+        share: probability of each label-giving object to be hidden, 0-1.
+        rng: source of randomness.
+    """
+    if sample.graph is None or share <= 0:
+        return sample
+    keep = {
+        kind: torch.from_numpy(~(giver & (rng.random(len(giver)) < share)))
+        for kind, giver in sample.givers.items()
+    }
+    givers = {kind: giver[keep[kind].numpy()] for kind, giver in sample.givers.items()}
+    return replace(sample, graph=keep_nodes(sample.graph, keep), givers=givers)
+
+
+def keep_nodes(graph: HeteroData, keep: Mapping[str, Tensor]) -> HeteroData:
+    """The graph of the nodes whose (N,) bool mask is True, and of the edges between them."""
+    if any(kind == "point" and not mask.all() for kind, mask in keep.items()):
+        raise ValueError("dropping points would leave Delaunay edges of points that are gone")
+    bounds = graph.bounds
+    kept = graph.subgraph(dict(keep))
+    kept.bounds = bounds
+    return kept
+
+
+def flip(sample: Sample, *, transpose: bool, mirror_x: bool, mirror_y: bool) -> Sample:
+    """One of the eight symmetries of the square, applied to pixels, labels and graph alike.
+
+    The transposition comes first, then the mirrorings.
+    """
+
+    def pixels(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        array = np.swapaxes(array, -1, -2) if transpose else array
+        array = array[..., :, ::-1] if mirror_x else array
+        array = array[..., ::-1, :] if mirror_y else array
+        return np.ascontiguousarray(array)
+
+    graph = sample.graph
+    if graph is not None:
+        graph = graph.clone()
+        for kind in NODE_TYPES:
+            xy = graph[kind].keypoints.view(len(graph[kind].keypoints), -1, 2)
+            xy = xy.flip(-1) if transpose else xy
+            sign = torch.tensor([-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0])
+            origin = torch.tensor([float(mirror_x), float(mirror_y)])
+            graph[kind].keypoints = (origin + sign * xy).flatten(1)
+    return replace(sample, rgb=pixels(sample.rgb), label=pixels(sample.label), graph=graph)
+
+
+def to_arrays(sample: Sample) -> dict[str, NDArray[np.generic]]:
+    """A sample as named arrays, semantics in half precision, ready for `numpy.savez`."""
+    if sample.graph is None:
+        raise ValueError("a sample without a graph cannot be stored")
+    arrays: dict[str, NDArray[np.generic]] = {"rgb": sample.rgb, "label": sample.label}
+    arrays["bounds"] = sample.graph.bounds.numpy()
+    for kind in NODE_TYPES:
+        arrays[f"{kind}.x"] = sample.graph[kind].x.numpy().astype(np.float16)
+        arrays[f"{kind}.keypoints"] = sample.graph[kind].keypoints.numpy()
+        arrays[f"{kind}.givers"] = sample.givers[kind]
+    for a, to, b in EDGE_TYPES:
+        edges = sample.graph[a, to, b]
+        arrays[f"{a}-{b}.edge_index"] = edges.edge_index.numpy().astype(np.int32)
+        arrays[f"{a}-{b}.edge_attr"] = edges.edge_attr.numpy().astype(np.uint8)
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Sample:
+    """The inverse of `to_arrays`."""
+    graph = HeteroData()
+    graph.bounds = torch.from_numpy(np.asarray(arrays["bounds"]))
+    for kind in NODE_TYPES:
+        graph[kind].x = torch.from_numpy(np.asarray(arrays[f"{kind}.x"])).float()
+        graph[kind].keypoints = torch.from_numpy(np.asarray(arrays[f"{kind}.keypoints"]))
+    for a, to, b in EDGE_TYPES:
+        edges = graph[a, to, b]
+        edges.edge_index = torch.from_numpy(np.asarray(arrays[f"{a}-{b}.edge_index"])).long()
+        edges.edge_attr = torch.from_numpy(np.asarray(arrays[f"{a}-{b}.edge_attr"])).float()
+    givers = {kind: np.asarray(arrays[f"{kind}.givers"], dtype=bool) for kind in NODE_TYPES}
+    rgb, label = (np.asarray(arrays[key], dtype=np.uint8) for key in ("rgb", "label"))
+    return Sample(rgb, graph, label, givers)

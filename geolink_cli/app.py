@@ -1,0 +1,50 @@
+"""The `geolink` command: its sub-commands, and the one place where errors become exit codes."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from geolink import __version__
+from geolink.errors import GeolinkError
+from geolink_cli.messages import report
+from geolink_cli.predict import predict
+
+app = typer.Typer(
+    name="geolink",
+    help="Maps of urban functional zones from a place name: imagery fused with OpenStreetMap.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"geolink {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def geolink(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Maps of urban functional zones from a place name: imagery fused with OpenStreetMap."""
+
+
+app.command()(predict)
+
+
+def main() -> None:
+    """Runs the command line; known errors become one sentence and an exit code."""
+    try:
+        app()
+    except GeolinkError as error:
+        sys.exit(report(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Options that several commands share, as named annotations."""
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geolink_cli.messages import set_verbosity
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cuda = "cuda"
+    mps = "mps"
+    cpu = "cpu"
+
+
+def load_defaults(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Takes the defaults of the command's options from a TOML file; the command line wins."""
+    if path is None:
+        return None
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise typer.BadParameter(f"{path} is not a readable TOML file: {error}") from None
+    settings = {key.replace("-", "_"): value for key, value in settings.items()}
+    known = {p.name for p in ctx.command.params if p.name is not None} - {"config", "help"}
+    if unknown := sorted(settings.keys() - known):
+        raise typer.BadParameter(
+            f"{path} sets {', '.join(unknown)}, which {ctx.info_name} does not have; "
+            f"it has {', '.join(sorted(known))}"
+        )
+    ctx.default_map = {**(ctx.default_map or {}), **settings}
+    return path
+
+
+def parse_bbox(text: str | None) -> tuple[float, float, float, float] | None:
+    """West, south, east, north in degrees."""
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not four numbers; write W,S,E,N in degrees, e.g. 24.93,60.16,24.96,60.18"
+        ) from None
+    return west, south, east, north
+
+
+def parse_bands(text: str | None) -> tuple[int, int, int] | None:
+    """Numbers of the red, green and blue band, counted from 1."""
+    if text is None:
+        return None
+    try:
+        red, green, blue = (int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not three band numbers; write R,G,B") from None
+    return red, green, blue
+
+
+ConfigOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.toml",
+        help="Defaults of these options; the command line wins.",
+        is_eager=True,
+        callback=load_defaults,
+        rich_help_panel="Common",
+    ),
+]
+DeviceOpt = Annotated[
+    Device,
+    typer.Option(
+        help="Where the model runs; auto takes CUDA when present.", rich_help_panel="Common"
+    ),
+]
+OfflineOpt = Annotated[
+    bool, typer.Option("--offline", help="Never use the network.", rich_help_panel="Common")
+]
+OverwriteOpt = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel="Common")
+]
+JsonOpt = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="One JSON object on stdout, everything else on stderr.",
+        rich_help_panel="Common",
+    ),
+]
+SeedOpt = Annotated[
+    int, typer.Option(min=0, help="Seed of everything random.", rich_help_panel="Common")
+]
+VerboseOpt = Annotated[
+    int,
+    typer.Option(
+        "-v",
+        "--verbose",
+        count=True,
+        help="Say more (-vv: debug messages).",
+        callback=lambda value: set_verbosity(verbose=value),
+        rich_help_panel="Common",
+    ),
+]
+QuietOpt = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        help="Errors only.",
+        callback=lambda value: set_verbosity(quiet=value),
+        rich_help_panel="Common",
+    ),
+]
+DebugOpt = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="Show tracebacks.",
+        callback=lambda value: set_verbosity(debug=value),
+        rich_help_panel="Common",
+    ),
+]
+CityOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--city",
+        metavar="NAME",
+        help="A city by name; `sample` is bundled (central Helsinki).",
+        rich_help_panel="Place",
+    ),
+]
+BboxOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--bbox", metavar="W,S,E,N", help="A rectangle in degrees.", rich_help_panel="Place"
+    ),
+]
+AoiOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--aoi", metavar="FILE", help="Polygons in any vector file.", rich_help_panel="Place"
+    ),
+]
+ImageryOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--imagery",
+        metavar="SPEC",
+        help="A raster, a VRT, a folder of rasters, or `simulated`.",
+        rich_help_panel="Sources",
+    ),
+]
+OsmOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--osm",
+        metavar="SPEC",
+        help="An .osm.pbf, a vector file with tags, or `none`.",
+        rich_help_panel="Sources",
+    ),
+]
+ModelOpt = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="SPEC",
+        help="A bundled name, a run folder, .safetensors, or the released .pth.",
+        rich_help_panel="Sources",
+    ),
+]

@@ -1,0 +1,124 @@
+"""`geolink predict`: a place name in, a styled GeoPackage of its zones out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geolink_cli import options
+from geolink_cli.messages import EXIT_INCOMPLETE, progress_bars, show
+from geolink_cli.summaries import plan_table, zone_table
+
+OUTPUTS, TILING = "Outputs", "Tiling and zones"
+
+
+def predict(
+    city: options.CityOpt = None,
+    bbox: options.BboxOpt = None,
+    aoi: options.AoiOpt = None,
+    imagery: options.ImageryOpt = None,
+    osm: options.OsmOpt = None,
+    model: options.ModelOpt = "geolink-tiny",
+    bands: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Bands of the raster.", rich_help_panel="Sources"),
+    ] = None,
+    no_osm: Annotated[
+        bool,
+        typer.Option(
+            "--no-osm", help="Imagery alone, same as --osm none.", rich_help_panel="Sources"
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="GeoPackage to write; default PLACE.gpkg.", rich_help_panel=OUTPUTS),
+    ] = None,
+    raster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.tif", help="Class map as COG.", rich_help_panel=OUTPUTS),
+    ] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.tif", help="Probabilities as COG.", rich_help_panel=OUTPUTS),
+    ] = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Map as a picture.", rich_help_panel=OUTPUTS),
+    ] = None,
+    gsd: Annotated[
+        float | None,
+        typer.Option(min=0.05, max=100.0, help="Metres per pixel.", rich_help_panel=TILING),
+    ] = None,
+    overlap: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.5, help="Share of a tile.", rich_help_panel=TILING),
+    ] = 0.25,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Tiles per model call.", rich_help_panel=TILING)
+    ] = 8,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, help="Threads that prepare tiles; 0: none.", rich_help_panel=TILING),
+    ] = 2,
+    min_zone_area: Annotated[
+        float,
+        typer.Option(min=0.0, metavar="M2", help="Smallest zone.", rich_help_panel=TILING),
+    ] = 500.0,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with an interrupted run.", rich_help_panel=TILING)
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan only.", rich_help_panel=OUTPUTS)
+    ] = False,
+    device: options.DeviceOpt = options.Device.auto,
+    offline: options.OfflineOpt = False,
+    overwrite: options.OverwriteOpt = False,
+    seed: options.SeedOpt = 0,
+    as_json: options.JsonOpt = False,
+    config: options.ConfigOpt = None,
+    verbose: options.VerboseOpt = 0,
+    quiet: options.QuietOpt = False,
+    debug: options.DebugOpt = False,
+) -> None:
+    """Maps the functional zones of a place.
+
+    Give a place (--city, --bbox or --aoi), or only --imagery FILE to map the whole raster. The
+    result is a GeoPackage in the place's UTM zone that QGIS opens coloured, with a legend.
+
+    Examples:
+        geolink predict --city sample
+        geolink predict --imagery ortho.tif --osm extract.osm.pbf --out town.gpkg --preview town.png
+    """
+    from geolink.workflows import predict as workflow
+
+    request = workflow.PredictRequest(
+        city=city,
+        bbox=options.parse_bbox(bbox),
+        aoi=aoi,
+        imagery=imagery,
+        osm="none" if no_osm else osm,
+        model=model,
+        bands=options.parse_bands(bands),
+        out=out,
+        raster=raster,
+        probabilities=probabilities,
+        preview=preview,
+        gsd=gsd,
+        overlap=overlap,
+        batch_size=batch_size,
+        workers=workers,
+        min_zone_area_m2=min_zone_area,
+        resume=resume,
+        device=device.value,
+        overwrite=overwrite,
+        seed=seed,
+    )
+    if dry_run:
+        plan = workflow.plan(request)
+        show(plan.to_dict(), plan_table(plan), plan.summary, as_json=as_json)
+        return
+    with progress_bars() as progress:
+        result = workflow.predict(request, progress)
+    show(result.to_dict(), zone_table(result), result.summary, as_json=as_json)
+    if result.tiles.get("failed"):
+        raise typer.Exit(EXIT_INCOMPLETE)
