@@ -32,10 +32,12 @@ class Bounds(NamedTuple):
 
     @property
     def width(self) -> float:
+        """East minus west."""
         return self.east - self.west
 
     @property
     def height(self) -> float:
+        """North minus south."""
         return self.north - self.south
 
     def intersects(self, other: "Bounds") -> bool:
@@ -125,6 +127,7 @@ class GridSpec:
 
     @property
     def bounds(self) -> Bounds:
+        """Outer edges in metres."""
         return Bounds(
             self.west,
             self.north - self.height * self.gsd,
