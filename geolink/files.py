@@ -1,0 +1,138 @@
+"""Results appear whole or not at all: written beside the target, renamed into place."""
+
+import errno
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geolink.errors import GeolinkError, OutputError
+
+_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_WORDS = ("no space left", "disk is full", "disk full", "quota exceeded", "file too large")
+# GDAL reports a full disk in many words, or in none; then the free space itself decides.
+_NO_ROOM_BYTES = 64 * 1024
+
+
+def require_writable(target: Path, *, overwrite: bool) -> None:
+    """Check that `target` can be written, before work is spent on it.
+
+    Raises:
+        OutputError: the folder is missing or read-only, or the target exists.
+    """
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputError(f"the folder {folder} does not exist; create it or choose another output")
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; name a file as output")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; choose another name or allow overwriting it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"the folder {folder} is read-only; choose another output")
+
+
+@contextmanager
+def atomic_path(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A path to write to, which becomes `target` when the block ends well.
+
+    The path has the target's name, in a hidden folder beside it, so that side files of a writer
+    (journals, `.aux.xml`) never reach the user; that folder is removed in every case.
+
+    Raises:
+        OutputError: the target cannot be written, or the disk is full.
+    """
+    require_writable(target, overwrite=overwrite)
+    with full_disk_named(target):
+        scratch = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        )
+        try:
+            with full_disk_named(target):
+                yield scratch / target.name
+                _publish(scratch / target.name, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def replace_bytes(target: Path, payload: bytes) -> None:
+    """Make `target` a file with this content, in one step and whatever stood there before.
+
+    For the many small files of a store: unlike `atomic_path` it does not wait for the disk, since
+    a store checks what it reads.
+
+    Raises:
+        OutputError: the target cannot be written, or the disk is full.
+    """
+    with full_disk_named(target):
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name}.", suffix=".part", dir=target.parent
+        )
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(payload)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def full_disk_named(target: Path) -> Iterator[None]:
+    """Turn "disk full" and "no permission", in any library's words, into an `OutputError`.
+
+    Other errors pass unchanged: they may come from inputs that are read meanwhile.
+    """
+    try:
+        yield
+    except GeolinkError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            message = f"the folder {target.parent} is read-only; choose another output"
+        elif _tells_full_disk(error) or (_is_write_error(error) and _no_room(target.parent)):
+            message = f"the disk is full at {target.parent}; free some space and run again"
+        else:
+            raise
+        raise OutputError(message) from error
+
+
+def _publish(written: Path, target: Path) -> None:
+    """Force `written` to the disk, then rename it to `target`."""
+    _sync(written)
+    os.replace(written, target)
+    if os.name == "posix":  # the rename itself lives in the folder; only POSIX can sync one
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _tells_full_disk(error: BaseException | None) -> bool:
+    """True where the error, or one that led to it, says that the disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL_ERRNOS:
+            return True
+        if any(word in str(error).lower() for word in _FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_write_error(error: Exception) -> bool:
+    """True for the kinds of error by which writers fail: the system's, SQLite's and GDAL's."""
+    libraries = ("rasterio.", "pyogrio.")
+    return isinstance(error, OSError | sqlite3.Error) or type(error).__module__.startswith(
+        libraries
+    )
+
+
+def _no_room(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < _NO_ROOM_BYTES
