@@ -1,0 +1,395 @@
+"""OSM objects of an area, from an extract (`.osm.pbf`) or a vector file.
+
+Extracts are read through pyrosm's streaming engine, restricted to the area, so that memory follows
+the area and not the file. Whatever cannot be used is left out, counted by reason and logged once.
+"""
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from geolink.errors import CRSError, InputError
+from geolink.grid import WGS84, Bounds, reproject_bounds, require_metric
+from geolink.sources.area_rules import is_area
+from geolink.sources.base import SourceInfo
+from geolink.sources.entities import EntityType, OsmEntities
+from geolink.sources.sea import sea_polygons
+from geolink.sources.tags import frame_tags
+
+__all__ = ["extract_bounds", "read_osm", "sea_polygons"]
+
+logger = logging.getLogger(__name__)
+
+LICENCE = "ODbL-1.0"
+ATTRIBUTION = "© OpenStreetMap contributors"
+
+# pyrosm finds a way by its nodes, so a large area around the AOI without a node in it would be
+# missed; objects are therefore searched this many metres beyond the AOI.
+READ_MARGIN = 2_000.0
+
+# Relations that are areas; all others (routes, restrictions, sites) only refer to their members.
+AREA_RELATIONS = ("multipolygon", "boundary")
+
+# How a relation is put together, not what it is; `members` is added by pyrosm.
+NOT_TAGS_OF_RELATIONS = ("type", "members")
+
+_DIMENSION_TYPES: tuple[EntityType, ...] = ("point", "line", "polygon")
+_OSM_TYPE_ORDER = {"node": 0, "way": 1, "relation": 2}
+
+
+def read_osm(path: str | Path, bounds: Bounds, *, crs: CRS) -> OsmEntities:
+    """The OSM objects that meet `bounds`, as points, lines and polygons.
+
+    Closed ways become polygons by the area rules (`area_rules`), multipolygon and boundary
+    relations become polygons (their `type` tag, which only says so, is left out), other relations
+    are dropped. Multi-part geometries are split into rows with the same `osm_id`. Polygons that
+    reach further than `READ_MARGIN` beyond the area are cut there. Rows are sorted by type and id.
+
+    Args:
+        path: an extract (`*.pbf`), or a vector file that GDAL reads, all of its layers, with a
+            `label` column, a `tags` column, or one column per tag.
+        bounds: the area, in `crs`.
+        crs: the scene's metric CRS, which the result is in.
+
+    Returns:
+        The entities; all frames are empty where nothing meets the area.
+
+    Raises:
+        InputError: the file is missing, truncated, or of a kind that cannot be read.
+        CRSError: `crs` is not metric, or a layer of a vector file has no CRS.
+    """
+    path = Path(path)
+    require_metric(crs)
+    _require_file(path)
+    dropped: Counter[str] = Counter()
+    if path.name.endswith(".pbf") and path.is_file():
+        frame, date = _read_pbf(path, bounds, crs, dropped)
+    else:
+        frame, date = _read_vector(path, bounds, crs, dropped), None
+    info = SourceInfo(path.name, date=date, licence=LICENCE, attribution=ATTRIBUTION)
+    return _entities(frame, bounds, info, dropped)
+
+
+def extract_bounds(path: str | Path) -> Bounds:
+    """The area of an extract in degrees, as its header says, otherwise from its nodes and ways.
+
+    Extracts hold their ways whole, and a few reach far out; without a header, the box is the one
+    that leaves out a hundredth of the objects on each side.
+
+    Raises:
+        InputError: the file is missing, not an extract, or has no objects.
+    """
+    path = Path(path)
+    _require_file(path)
+    with _readable(path):
+        from pyrosm.utils import get_bounding_box
+
+        area = get_bounding_box(str(path))
+    if area is not None:
+        return Bounds(*area.bounds)
+    frame = _pyrosm_frame(path, None, keep_relations=False)
+    if frame is None:
+        raise InputError(f"{path} has no objects; download the extract again")
+    edges = shapely.bounds(frame.geometry.to_numpy())
+    west, south = np.quantile(edges[:, :2], 0.01, axis=0).tolist()
+    east, north = np.quantile(edges[:, 2:], 0.99, axis=0).tolist()
+    return Bounds(west, south, east, north)
+
+
+# --- extracts -----------------------------------------------------------------------------------
+
+
+def _read_pbf(
+    path: Path, bounds: Bounds, crs: CRS, dropped: Counter[str]
+) -> tuple[gpd.GeoDataFrame, str | None]:
+    """Tagged objects around `bounds` in `crs`, and the date of the extract."""
+    parts, newest = [], 0
+    for area in _degree_boxes(bounds.buffered(READ_MARGIN), crs):
+        raw = _pyrosm_frame(path, area)
+        if raw is None:
+            continue
+        newest = max(newest, int(raw["timestamp"].max()))
+        parts.append(
+            _metric_frame(_ways_and_relations(_raw_frame(raw), dropped), area, crs, dropped)
+        )
+    frame = pd.concat(parts) if parts else _empty_frame(crs)
+    # The two sides of the antimeridian may both return an object that lies on it.
+    unique = ~frame.duplicated(["osm_id", "geometry"])
+    return frame.loc[unique], _iso_date(_header_timestamp(path) or newest)
+
+
+def _degree_boxes(bounds: Bounds, crs: CRS) -> list[Bounds]:
+    """`bounds` in degrees: one box, or two where it crosses the antimeridian."""
+    degrees = reproject_bounds(bounds, crs, WGS84)
+    if degrees.west <= degrees.east:
+        return [degrees]
+    return [degrees._replace(east=180.0), degrees._replace(west=-180.0)]
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"the OSM file {path} does not exist; check the path")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns whatever damage pyrosm stumbles over into one clear error, and keeps it quiet."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from pyrosm.exceptions import PBFException
+
+    try:
+        with warnings.catch_warnings():
+            # An empty area, and relations cut by the file's edge, are no news to a caller here.
+            warnings.filterwarnings("ignore", ".*relation\\(s\\)", UserWarning)
+            warnings.filterwarnings("ignore", "Could not find any", UserWarning)
+            yield
+    except (PBFException, DecodeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a readable OSM PBF file (truncated, or another format); "
+            "download it again"
+        ) from error
+
+
+def _pyrosm_frame(
+    path: Path, area: Bounds | None, *, keep_relations: bool = True
+) -> gpd.GeoDataFrame | None:
+    """The table of everything tagged in a box of degrees, with all tags as JSON."""
+    with _readable(path):
+        from pyrosm import OSM  # slow to import, and needed for extracts only
+
+        box = None if area is None else list(area)
+        source = OSM(str(path), bounding_box=box, complete_relations=True, progress=False)
+        return source.get_data_by_custom_criteria(tags_as_columns=[], keep_relations=keep_relations)
+
+
+def _header_timestamp(path: Path) -> int:
+    """Seconds since 1970 of the extract's replication state; 0 where the header has none."""
+    with _readable(path):
+        from pyrosm.pbf_export import read_header_block
+
+        return int(read_header_block(str(path)).osmosis_replication_timestamp)
+
+
+def _iso_date(timestamp: int) -> str | None:
+    if timestamp <= 0:
+        return None
+    return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _raw_frame(raw: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """The table of pyrosm in the columns of `OsmEntities`, geometry in degrees."""
+    columns = {
+        "osm_id": raw["osm_type"] + "/" + raw["id"].astype(str),
+        "tags": frame_tags(raw[["tags"]]),
+    }
+    return gpd.GeoDataFrame(columns, geometry=raw.geometry.array, crs=WGS84)
+
+
+def _ways_and_relations(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFrame:
+    """Ways turned into lines or polygons by the area rules, relations into polygons or nothing."""
+    geometry = frame.geometry.to_numpy().copy()
+    tags = frame["tags"].to_numpy().copy()
+    kind = frame["osm_id"].str.partition("/")[0].to_numpy()
+    for i in np.flatnonzero((kind == "way") & _is_closed(geometry)):
+        geometry[i] = _way_geometry(geometry[i], tags[i])
+    is_relation = kind == "relation"
+    for i in np.flatnonzero(is_relation):
+        geometry[i] = _relation_geometry(geometry[i], tags[i])
+        tags[i] = {k: v for k, v in tags[i].items() if k not in NOT_TAGS_OF_RELATIONS}
+    lost = is_relation & shapely.is_missing(geometry)
+    _count(dropped, "relation without an area of its own", lost)
+    result = frame.assign(tags=tags)
+    return result.set_geometry(gpd.GeoSeries(geometry, result.index, crs=frame.crs))[~lost]
+
+
+def _is_closed(geometry: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Polygons, and lines that end where they start."""
+    rings = shapely.is_closed(geometry) & (shapely.get_num_points(geometry) >= 4)
+    return np.asarray((shapely.get_type_id(geometry) == shapely.GeometryType.POLYGON) | rings)
+
+
+def _way_geometry(geometry: shapely.Geometry, tags: dict[str, str]) -> shapely.Geometry:
+    """A closed way as the polygon or the line that its tags ask for."""
+    ring = shapely.get_coordinates(geometry)  # a way has no holes
+    return shapely.Polygon(ring) if is_area(tags) else shapely.LineString(ring)
+
+
+def _relation_geometry(geometry: shapely.Geometry, tags: dict[str, str]) -> shapely.Geometry | None:
+    """The area of a relation, None where it has none of its own or its rings are open."""
+    if tags.get("type") not in AREA_RELATIONS or geometry is None:
+        return None
+    if shapely.get_dimensions(geometry) == 1:  # pyrosm keeps e.g. pedestrian squares as lines
+        geometry = shapely.build_area(geometry)
+    is_surface = shapely.get_dimensions(geometry) == 2 and not shapely.is_empty(geometry)
+    return geometry if is_surface else None
+
+
+# --- vector files -------------------------------------------------------------------------------
+
+
+def _read_vector(path: Path, bounds: Bounds, crs: CRS, dropped: Counter[str]) -> gpd.GeoDataFrame:
+    """Features of all layers around `bounds`, in `crs`."""
+    try:
+        layers = pyogrio.list_layers(path)
+        parts = [
+            _read_layer(path, str(name), bounds, crs, dropped)
+            for name, geometry_type in layers
+            if geometry_type is not None
+        ]
+    except pyogrio.errors.DataSourceError as error:
+        raise InputError(
+            f"{path} is not a vector file that GDAL can read; give an .osm.pbf, GeoPackage, "
+            "GeoJSON, FlatGeobuf or shapefile"
+        ) from error
+    if not parts:
+        raise InputError(f"{path} has no layer with geometries; export one from the source data")
+    return pd.concat(parts)
+
+
+def _read_layer(
+    path: Path, layer: str, bounds: Bounds, crs: CRS, dropped: Counter[str]
+) -> gpd.GeoDataFrame:
+    info = pyogrio.read_info(path, layer=layer)
+    if info["crs"] is None:
+        raise CRSError(f"layer {layer!r} of {path} has no CRS; assign one (ogr2ogr -a_srs, QGIS)")
+    source = CRS.from_user_input(info["crs"])
+    parts = []
+    for area in _layer_boxes(bounds.buffered(READ_MARGIN), crs, source):
+        raw = pyogrio.read_dataframe(path, layer=layer, bbox=tuple(area), fid_as_index=True)
+        columns = {"osm_id": _feature_ids(raw, layer), "tags": frame_tags(raw)}
+        geometry = shapely.force_2d(raw.geometry.to_numpy())
+        frame = gpd.GeoDataFrame(columns, geometry=geometry, crs=source)
+        parts.append(_metric_frame(frame, area, crs, dropped))
+    return pd.concat(parts)
+
+
+def _layer_boxes(bounds: Bounds, crs: CRS, source: CRS) -> list[Bounds]:
+    if source.is_geographic:
+        return _degree_boxes(bounds, crs)
+    return [reproject_bounds(bounds, crs, source)]
+
+
+def _feature_ids(frame: pd.DataFrame, layer: str) -> list[str]:
+    """`way/2` where the table says so, otherwise layer name and feature number."""
+    column = next((c for c in ("@id", "osm_id", "osmid", "id") if c in frame), None)
+    numbered = [f"{layer}/{fid}" for fid in frame.index]
+    if column is None:
+        return numbered
+    ids = [None if pd.isna(value) else _plain(value) for value in frame[column]]
+    if "osm_type" in frame:
+        ids = [
+            value if value is None else f"{kind}/{value}"
+            for kind, value in zip(frame["osm_type"], ids, strict=True)
+        ]
+    return [number if value is None else value for number, value in zip(numbered, ids, strict=True)]
+
+
+def _plain(value: object) -> str:
+    """An id as text; GDAL hands on integer columns with gaps as floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+# --- what both share ----------------------------------------------------------------------------
+
+
+def _empty_frame(crs: CRS) -> gpd.GeoDataFrame:
+    columns = {"osm_id": pd.Series([], dtype=object), "tags": pd.Series([], dtype=object)}
+    return gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries([], crs=crs), crs=crs)
+
+
+def _metric_frame(
+    frame: gpd.GeoDataFrame, area: Bounds, crs: CRS, dropped: Counter[str]
+) -> gpd.GeoDataFrame:
+    """Usable rows in `crs`, polygons cut to `area` (in the frame's CRS)."""
+    frame = _repaired(_tagged(_finite(frame, dropped), dropped), dropped)
+    frame = frame.set_geometry(_cut(frame.geometry, area))
+    frame = frame.loc[~frame.geometry.is_empty].to_crs(crs)
+    return _repaired(frame, dropped)  # a hair's breadth may close or cross in another CRS
+
+
+def _finite(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFrame:
+    geometry = frame.geometry.to_numpy()
+    missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
+    coordinates, owner = shapely.get_coordinates(geometry, return_index=True)
+    infinite = np.zeros(len(frame), dtype=bool)
+    infinite[owner[~np.isfinite(coordinates).all(axis=1)]] = True
+    _count(dropped, "no geometry", missing)
+    _count(dropped, "coordinates that are not finite", infinite)
+    return frame.loc[~(missing | infinite)]
+
+
+def _tagged(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFrame:
+    bare = ~frame["tags"].map(bool).to_numpy(dtype=bool)
+    _count(dropped, "no tags", bare)
+    return frame.loc[~bare]
+
+
+def _repaired(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFrame:
+    """Invalid geometries made valid; those that lose their dimension by it are dropped."""
+    geometry = frame.geometry.to_numpy().copy()
+    invalid = np.flatnonzero(~shapely.is_valid(geometry))
+    for i in invalid:
+        dimension = shapely.get_dimensions(geometry[i])
+        geometry[i] = _of_dimension(shapely.make_valid(geometry[i]), dimension)
+    broken = shapely.is_empty(geometry)
+    _count(dropped, "broken geometry", broken)
+    return frame.set_geometry(gpd.GeoSeries(geometry, frame.index, crs=frame.crs)).loc[~broken]
+
+
+def _of_dimension(geometry: shapely.Geometry, dimension: int) -> shapely.Geometry:
+    """The parts of a geometry that have the dimension (0 point, 1 line, 2 polygon), else empty."""
+    parts = shapely.get_parts(shapely.get_parts(geometry))  # a collection may hold multi-parts
+    kept = parts[shapely.get_dimensions(parts) == dimension]
+    return kept[0] if len(kept) == 1 else shapely.union_all(kept)
+
+
+def _cut(geometry: gpd.GeoSeries, area: Bounds) -> gpd.GeoSeries:
+    """Polygons cut to `area`; country borders would otherwise leave the validity of a UTM zone."""
+    result = geometry.to_numpy().copy()
+    edges = shapely.bounds(result)
+    beyond = (edges[:, :2] < area[:2]).any(axis=1) | (edges[:, 2:] > area[2:]).any(axis=1)
+    for i in np.flatnonzero(beyond & (shapely.get_dimensions(result) == 2)):
+        result[i] = _of_dimension(shapely.intersection(result[i], shapely.box(*area)), 2)
+    return gpd.GeoSeries(result, geometry.index, crs=geometry.crs)
+
+
+def _entities(
+    frame: gpd.GeoDataFrame, bounds: Bounds, info: SourceInfo, dropped: Counter[str]
+) -> OsmEntities:
+    """Single-part rows that meet `bounds`, by type, in order."""
+    frame = frame.explode(ignore_index=True)
+    frame = frame.loc[frame.geometry.intersects(shapely.box(*bounds))]
+    order = sorted(range(len(frame)), key=[_order(i) for i in frame["osm_id"]].__getitem__)
+    frame = frame.iloc[order]
+    dimensions = shapely.get_dimensions(frame.geometry.to_numpy())
+    frames = {
+        kind: frame.loc[dimensions == i].reset_index(drop=True)
+        for i, kind in enumerate(_DIMENSION_TYPES)
+    }
+    if dropped:
+        counts = ", ".join(f"{count} with {reason}" for reason, count in sorted(dropped.items()))
+        logger.warning("%s: left out %s", info.description, counts)
+    return OsmEntities(**frames, info=info, dropped=dict(sorted(dropped.items())))
+
+
+def _order(osm_id: str) -> tuple[int, str, int, str]:
+    """Nodes, ways, relations, then features of other files; each by number."""
+    kind, _, number = osm_id.rpartition("/")
+    return _OSM_TYPE_ORDER.get(kind, 3), kind, int(number) if number.isdecimal() else 0, number
+
+
+def _count(dropped: Counter[str], reason: str, mask: NDArray[np.bool_]) -> None:
+    if count := int(np.count_nonzero(mask)):
+        dropped[reason] += count
