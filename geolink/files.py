@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,6 @@ from geolink.errors import GeolinkError, OutputError
 
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("no space left", "disk is full", "disk full", "quota exceeded", "file too large")
-# GDAL reports a full disk in many words, or in none; then the free space itself decides.
-_NO_ROOM_BYTES = 64 * 1024
 
 
 def require_writable(target: Path, *, overwrite: bool) -> None:
@@ -92,11 +89,30 @@ def full_disk_named(target: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             message = f"the folder {target.parent} is read-only; choose another output"
-        elif _tells_full_disk(error) or (_is_write_error(error) and _no_room(target.parent)):
+        elif _tells_full_disk(error):
             message = f"the disk is full at {target.parent}; free some space and run again"
         else:
             raise
         raise OutputError(message) from error
+
+
+@contextmanager
+def write_errors_named(target: Path) -> Iterator[None]:
+    """Turn any failure of GDAL or SQLite into an `OutputError`; for blocks that only write.
+
+    GDAL tells a full disk by whatever it stumbles over first, such as a failed seek, so that its
+    words cannot be trusted and its text is only quoted.
+    """
+    try:
+        with full_disk_named(target):
+            yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("rasterio.", "pyogrio.", "sqlite3")):
+            raise
+        raise OutputError(
+            f"{target} cannot be written, probably since the disk is full ({error}); "
+            "free some space and run again"
+        ) from error
 
 
 def _publish(written: Path, target: Path) -> None:
@@ -124,15 +140,3 @@ def _tells_full_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _is_write_error(error: Exception) -> bool:
-    """True for the kinds of error by which writers fail: the system's, SQLite's and GDAL's."""
-    libraries = ("rasterio.", "pyogrio.")
-    return isinstance(error, OSError | sqlite3.Error) or type(error).__module__.startswith(
-        libraries
-    )
-
-
-def _no_room(folder: Path) -> bool:
-    return shutil.disk_usage(folder).free < _NO_ROOM_BYTES
