@@ -1,0 +1,137 @@
+"""Image tokens and OSM nodes meet: the two-way block and the positions of nodes."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from geolink.config import ModelConfig
+from geolink.graphs.schema import NODE_TYPES
+from geolink.models.graph_batch import GraphBatch
+from geolink.models.image_encoder import ImageFeatures, as_map
+from geolink.models.positions import GridPositions, embed_points
+from geolink.models.slots import Slots
+
+
+@dataclass(frozen=True)
+class NodeSequences:
+    """The fused nodes of each tile as one padded sequence.
+
+    Attributes:
+        values: (B, N, D) node vectors.
+        positions: (B, N, D) position embeddings.
+        padding: (B, N) True where attention must not look. One slot per tile is always open, since
+            attention over nothing is undefined.
+        present: (B, 1, 1) True for tiles that have anything to attend to.
+    """
+
+    values: Tensor
+    positions: Tensor
+    padding: Tensor
+    present: Tensor
+
+
+class Fusion(nn.Module):
+    """Brings both sides to one width and lets them attend to each other (METHOD: fusion).
+
+    In a tile without OSM a learned token stands in for the nodes. Without that token, as in the
+    released code, the patches of such a tile gain nothing and are only normalised.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.fusion_dim
+        self.max_nodes = config.max_nodes
+        self.image_projection = nn.Linear(config.encoder.width, width)
+        self.node_projection = nn.ModuleDict(
+            {kind: nn.Linear(config.osm_dim, width) for kind in NODE_TYPES}
+        )
+        self.positions = GridPositions(config.grid_size, width)
+        self.block = TwoWayBlock(width, config.fusion_heads, dropout=config.dropout)
+        self.empty_token = nn.Parameter(0.02 * torch.randn(width)) if config.empty_token else None
+
+    def forward(self, image: ImageFeatures, nodes: dict[str, Tensor], graphs: GraphBatch) -> Tensor:
+        """Hybrid RS-OSM patch encodings.
+
+        Args:
+            image: features of B tiles.
+            nodes: per node type, (N, osm_dim) OSM encodings.
+            graphs: the batch that the nodes come from.
+
+        Returns:
+            (B, fusion_dim, h, w).
+        """
+        sequences = self.block.relate(
+            self._sequences(nodes, Slots.of(graphs, self.max_nodes), graphs)
+        )
+        tokens = self.image_projection(image.tokens)
+        tokens = self.block.inform_image(tokens, self.positions(image.grid), sequences)
+        return as_map(tokens, image.grid)
+
+    def _sequences(
+        self, nodes: dict[str, Tensor], slots: Slots, graphs: GraphBatch
+    ) -> NodeSequences:
+        values = torch.cat([self.node_projection[kind](nodes[kind]) for kind in NODE_TYPES])
+        positions = torch.cat([self._node_positions(graphs.keypoints[k]) for k in NODE_TYPES])
+        values, positions = slots.pad(values), slots.pad(positions)
+        padding = slots.padding()
+        present = ~padding.all(dim=1)[:, None, None]
+        if self.empty_token is not None:
+            values = torch.where(present, values, self.empty_token.to(values))
+            present = torch.ones_like(present)
+        padding[:, 0] = False
+        return NodeSequences(values, positions, padding, present)
+
+    def _node_positions(self, keypoints: Tensor) -> Tensor:
+        """(N, D) mean embedding of the key-points of each node, in patch units."""
+        xy = keypoints.unflatten(1, (-1, 2)) * self.positions.grid_size  # (N, K, 2)
+        return embed_points(xy, self.positions.width).mean(dim=1)
+
+
+class TwoWayBlock(nn.Module):
+    """Self-attention among nodes, then cross-attention both ways (Bai et al. 2025, section 3.2)."""
+
+    def __init__(self, width: int, heads: int, *, dropout: float) -> None:
+        super().__init__()
+        self.among_nodes, self.image_from_nodes, self.nodes_from_image = (
+            nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True) for _ in range(3)
+        )
+        self.node_norm = nn.LayerNorm(width)
+        self.image_norm = nn.LayerNorm(width)
+        self.object_norm = nn.LayerNorm(width)
+        self.object_projection = nn.Linear(width, width)
+        self.object_projection_norm = nn.LayerNorm(width)
+
+    def relate(self, nodes: NodeSequences) -> NodeSequences:
+        """Self-attention among the nodes of each tile."""
+        placed = nodes.values + nodes.positions
+        gained = _attend(self.among_nodes, placed, placed, nodes.values, nodes.padding)
+        return replace(nodes, values=self.node_norm(nodes.values + gained))
+
+    def inform_image(self, tokens: Tensor, positions: Tensor, nodes: NodeSequences) -> Tensor:
+        """Image tokens (B, T, D), with (T, D) positions, look at the nodes of their tile."""
+        gained = _attend(
+            self.image_from_nodes,
+            tokens + positions,
+            nodes.values + nodes.positions,
+            nodes.values,
+            nodes.padding,
+        )
+        return self.image_norm(tokens + gained * nodes.present)
+
+    def inform_nodes(self, nodes: NodeSequences, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Hybrid OSM-RS object encodings (B, N, D): nodes look at their tile's image tokens."""
+        gained = _attend(
+            self.nodes_from_image, nodes.values + nodes.positions, tokens + positions, tokens
+        )
+        objects = self.object_norm(nodes.values + gained)
+        return self.object_projection_norm(self.object_projection(objects))
+
+
+def _attend(
+    attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None = None
+) -> Tensor:
+    """Attention through PyTorch's fused kernels, which it uses where no weights are asked for."""
+    gained: Tensor
+    gained, _ = attention(query, key, value, key_padding_mask=padding, need_weights=False)
+    return gained

@@ -1,0 +1,78 @@
+"""The GeoLink model: image and OSM encoders, their fusion, and the segmentation head."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geolink.config import ModelConfig
+from geolink.models.fusion import Fusion
+from geolink.models.graph_batch import GraphBatch, Graphs, collate
+from geolink.models.heads import UperNet
+from geolink.models.image_encoder import ImageEncoder, ImageFeatures
+from geolink.models.osm_encoder import OsmEncoder
+
+
+class GeoLink(nn.Module):
+    """RGB imagery fused with OpenStreetMap vectors (Bai et al., NeurIPS 2025, arXiv 2509.26016).
+
+    `graphs` is, in every method, one graph or None per image, a torch-geometric `Batch`, one graph
+    for a batch of one image, or None for no OSM at all. Images are float32, normalised with the
+    mean and deviation of ImageNet.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image = ImageEncoder(config)
+        self.osm = OsmEncoder(config)
+        self.fusion = Fusion(config)
+        self.decoder = UperNet(config)
+
+    def forward(self, images: Tensor, graphs: Graphs = None) -> Tensor:
+        """Class scores (B, classes, H, W) before softmax, of (B, bands, H, W) images."""
+        scores = self.logits_at_stride(images, graphs)
+        return functional.interpolate(
+            scores, images.shape[-2:], mode="bilinear", align_corners=False
+        )
+
+    def logits_at_stride(self, images: Tensor, graphs: Graphs = None) -> Tensor:
+        """Class scores (B, classes, H / 4, W / 4) at the decoder's stride."""
+        scores: Tensor = self.decoder(self.encode(images, graphs))
+        return scores
+
+    def encode(self, images: Tensor, graphs: Graphs = None) -> list[Tensor]:
+        """Feature maps for downstream tasks (Bai et al. 2025, section 4).
+
+        Args:
+            images: (B, bands, H, W), sides multiples of the patch.
+            graphs: OSM graphs of the images.
+
+        Returns:
+            Four (B, C, H / 16, W / 16) maps: three blocks of the image encoder, then the hybrid
+            RS-OSM patch encodings.
+        """
+        image: ImageFeatures = self.image(images)
+        return [*image.maps, self._fuse(image, self._collate(images, graphs))]
+
+    def probabilities_with_and_without(self, images: Tensor, graphs: Graphs = None) -> Tensor:
+        """Class probabilities with OSM and without it, from one pass of the image encoder.
+
+        Returns:
+            (2, B, classes, H / 4, W / 4), index 0 with OSM, 1 without; both are the same for tiles
+            without nodes.
+        """
+        image: ImageFeatures = self.image(images)
+        batch = self._collate(images, graphs)
+        without = self.decoder([*image.maps, self._fuse(image, self._collate(images, None))])
+        fused = self.decoder([*image.maps, self._fuse(image, batch)])
+        # The choice makes both equal to the bit where there is no OSM.
+        fused = torch.where(batch.has_nodes[:, None, None, None], fused, without)
+        return torch.stack([fused, without]).float().softmax(dim=2)
+
+    def _fuse(self, image: ImageFeatures, batch: GraphBatch) -> Tensor:
+        hybrid: Tensor = self.fusion(image, self.osm(batch), batch)
+        return hybrid
+
+    def _collate(self, images: Tensor, graphs: Graphs) -> GraphBatch:
+        batch = collate(graphs, len(images), semantic_dim=self.config.semantic_dim)
+        return batch.to(images.device)

@@ -1,0 +1,83 @@
+"""Image to tokens: a timm ViT with fixed positions and its own class token."""
+
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from geolink.config import ModelConfig
+from geolink.errors import InputError
+from geolink.models.positions import GridPositions
+
+
+class ImageFeatures(NamedTuple):
+    """What the image encoder hands on.
+
+    Attributes:
+        maps: per feature block, (B, C, h, w) patch tokens as a map.
+        tokens: (B, 1 + h * w, C) tokens of the last block after LayerNorm, class token first.
+    """
+
+    maps: list[Tensor]
+    tokens: Tensor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches per column and per row (h, w)."""
+        return self.maps[0].shape[-2], self.maps[0].shape[-1]
+
+
+class ImageEncoder(nn.Module):
+    """ViT over 16-pixel patches (METHOD: image branch; Bai et al. 2025, section 3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vit = timm.create_model(
+            config.image_encoder,
+            img_size=config.image_size,
+            in_chans=config.bands,
+            num_classes=0,
+            global_pool="",
+            class_token=False,
+            pos_embed="none",
+            dynamic_img_size=True,
+        )
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.encoder.width))
+        nn.init.normal_(self.cls_token, std=0.02)
+        self.positions = GridPositions(config.grid_size, config.encoder.width)
+
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """Feature maps and last tokens of (B, bands, H, W) images.
+
+        Raises:
+            InputError: the bands differ from the model's or a side is no multiple of the patch.
+        """
+        self._check(images)
+        patches = self.vit.patch_embed(images)  # (B, h, w, C)
+        grid = patches.shape[1], patches.shape[2]
+        class_token = self.cls_token.expand(len(images), -1, -1)
+        tokens = torch.cat([class_token, patches.flatten(1, 2)], dim=1) + self.positions(grid)
+        maps = []
+        for index, block in enumerate(self.vit.blocks):
+            tokens = block(tokens)
+            if index in self.config.feature_blocks:
+                maps.append(as_map(tokens, grid))
+        return ImageFeatures(maps, self.vit.norm(tokens))
+
+    def _check(self, images: Tensor) -> None:
+        bands, patch = self.config.bands, self.config.patch_size
+        if images.ndim != 4 or images.shape[1] != bands:
+            raise InputError(
+                f"images must be (batch, {bands}, height, width), got {tuple(images.shape)}"
+            )
+        if images.shape[2] % patch or images.shape[3] % patch or not images[0, 0].numel():
+            raise InputError(
+                f"image sides must be multiples of {patch} pixels, got {tuple(images.shape[2:])}"
+            )
+
+
+def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, 1 + h * w, C) tokens, class token first, to a (B, C, h, w) map without it."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
