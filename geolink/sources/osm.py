@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import geopandas as gpd
@@ -99,7 +100,7 @@ def extract_bounds(path: str | Path) -> Bounds:
         area = get_bounding_box(str(path))
     if area is not None:
         return Bounds(*area.bounds)
-    frame = _pyrosm_frame(path, None, keep_relations=False)
+    frame = _pyrosm_frame(path, None, relations=False)
     if frame is None:
         raise InputError(f"{path} has no objects; download the extract again")
     edges = shapely.bounds(frame.geometry.to_numpy())
@@ -116,8 +117,11 @@ def _read_pbf(
 ) -> tuple[gpd.GeoDataFrame, str | None]:
     """Tagged objects around `bounds` in `crs`, and the date of the extract."""
     parts, newest = [], 0
-    for area in _degree_boxes(bounds.buffered(READ_MARGIN), crs):
-        raw = _pyrosm_frame(path, area)
+    areas = _degree_boxes(bounds.buffered(READ_MARGIN), crs)
+    # Read together, pyrosm gives the ways of a relation up to it, and a street with a bus route on
+    # it would be gone with the route.
+    for area, relations in product(areas, (False, True)):
+        raw = _pyrosm_frame(path, area, relations=relations)
         if raw is None:
             continue
         newest = max(newest, int(raw["timestamp"].max()))
@@ -163,15 +167,20 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _pyrosm_frame(
-    path: Path, area: Bounds | None, *, keep_relations: bool = True
+    path: Path, area: Bounds | None, *, relations: bool
 ) -> gpd.GeoDataFrame | None:
-    """The table of everything tagged in a box of degrees, with all tags as JSON."""
+    """The tagged relations, or the nodes and ways, in a box of degrees; all tags as JSON."""
     with _readable(path):
         from pyrosm import OSM  # slow to import, and needed for extracts only
 
         box = None if area is None else list(area)
         source = OSM(str(path), bounding_box=box, complete_relations=True, progress=False)
-        return source.get_data_by_custom_criteria(tags_as_columns=[], keep_relations=keep_relations)
+        return source.get_data_by_custom_criteria(
+            tags_as_columns=[],
+            keep_nodes=not relations,
+            keep_ways=not relations,
+            keep_relations=relations,
+        )
 
 
 def _header_timestamp(path: Path) -> int:
