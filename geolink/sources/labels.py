@@ -127,8 +127,6 @@ RAIL_WIDTHS: dict[str, float] = {
 LANE_WIDTH = 3.25
 WIDTH_RANGE = (2.0, 40.0)
 
-_UNDERGROUND = {"underground", "subway"}
-
 
 def zone_class(frame: gpd.GeoDataFrame) -> NDArray[np.uint8]:
     """(n,) class id of each row of a frame of areas by `ZONE_RULES`, IGNORE for none."""
@@ -253,8 +251,7 @@ def _match(key: str, value: str) -> tuple[int, int, Layer]:
 def _is_underground(tags: Mapping[str, str]) -> bool:
     return (
         tags.get("tunnel", "no") != "no"
-        or tags.get("location") in _UNDERGROUND
-        or tags.get("parking") in _UNDERGROUND
+        or "underground" in (tags.get("location"), tags.get("parking"))
         or tags.get("covered") == "yes"
         or tags.get("layer", "").startswith("-")
     )

@@ -166,9 +166,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _pyrosm_frame(
-    path: Path, area: Bounds | None, *, relations: bool
-) -> gpd.GeoDataFrame | None:
+def _pyrosm_frame(path: Path, area: Bounds | None, *, relations: bool) -> gpd.GeoDataFrame | None:
     """The tagged relations, or the nodes and ways, in a box of degrees; all tags as JSON."""
     with _readable(path):
         from pyrosm import OSM  # slow to import, and needed for extracts only
@@ -199,10 +197,11 @@ def _iso_date(timestamp: int) -> str | None:
 
 def _raw_frame(raw: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """The table of pyrosm in the columns of `OsmEntities`, geometry in degrees."""
-    columns = {
-        "osm_id": raw["osm_type"] + "/" + raw["id"].astype(str),
-        "tags": frame_tags(raw[["tags"]]),
-    }
+    tags = frame_tags(raw[["tags"]])
+    for row in tags:
+        if "id_tag" in row:  # pyrosm's name for a tag with the key `id`
+            row["id"] = row.pop("id_tag")
+    columns = {"osm_id": raw["osm_type"] + "/" + raw["id"].astype(str), "tags": tags}
     return gpd.GeoDataFrame(columns, geometry=raw.geometry.array, crs=WGS84)
 
 
