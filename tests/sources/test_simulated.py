@@ -12,7 +12,8 @@ from geolink.errors import CRSError
 from geolink.grid import GridSpec, PixelWindow
 from geolink.sources.base import SourceInfo
 from geolink.sources.entities import OsmEntities
-from geolink.sources.simulated import SimulatedImagery, area_cover, line_cover
+from geolink.sources.landcover.cover import area_cover, line_cover
+from geolink.sources.simulated import SimulatedImagery
 
 UTM = CRS.from_epsg(32635)
 WEST, NORTH = 385_000.0, 6_672_000.0  # far from the origin, as real scenes are
