@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from shapely import Geometry
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -45,12 +46,20 @@ class SceneSampler:
         imagery: pixels of the scene.
         entities: OSM entities of the scene, for the labels.
         graphs: the same entities as graphs.
+        sea: the sea in the scene's CRS, which OSM maps by its coastline only.
     """
 
-    def __init__(self, imagery: ImageSource, entities: OsmEntities, graphs: SceneGraphs) -> None:
+    def __init__(
+        self,
+        imagery: ImageSource,
+        entities: OsmEntities,
+        graphs: SceneGraphs,
+        *,
+        sea: Geometry | None = None,
+    ) -> None:
         self.imagery = imagery
         self.graphs = graphs
-        self.labels = WeakLabels(entities)
+        self.labels = WeakLabels(entities, sea=sea)
         self._givers = label_mask(entities)
 
     def sample(self, grid: GridSpec) -> Sample:

@@ -1,6 +1,6 @@
 """Cuts training samples (simulated imagery, OSM graph, weak labels) out of OSM extracts.
 
-    python make_samples.py EXTRACT.osm.pbf [...] --out samples --per-extract 600
+    python make_samples.py EXTRACT.osm.pbf [...] --out samples --count 3000
 
 The imagery is simulated: it is rendered from the same OSM, as land cover only. Every sample has
 its own season, light, colour cast and ground sampling distance. Samples that exist are kept, so an
@@ -8,29 +8,31 @@ interrupted run goes on where it stopped.
 """
 
 import argparse
-import functools
 import zlib
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
-from geolink.files import atomic_path
-from geolink.graphs.tags import TableTagEncoder, bundled_key_counts
-from geolink.sources.simulated import SimulatedImagery
+from numpy.typing import NDArray
 from pyproj import CRS
 
+from geolink.files import atomic_path
 from geolink.graphs.scene import SceneGraphs
+from geolink.graphs.tags import TableTagEncoder, bundled_key_counts
 from geolink.grid import WGS84, Bounds, GridSpec, reproject_bounds, utm_crs
 from geolink.legend import IGNORE
 from geolink.samples import SceneSampler, to_arrays
 from geolink.sources.entities import OsmEntities
-from geolink.sources.osm import extract_bounds, read_osm, sea_polygons
+from geolink.sources.osm import extract_bounds, read_osm
+from geolink.sources.sea import sea_polygons
+from geolink.sources.simulated import SimulatedImagery
 
 SIDE = 224
 GSD_RANGE = (0.7, 2.5)  # metres, drawn log-uniformly
-MIN_LABELLED = 0.25  # share of the pixels of a sample
-SEEDS_PER_EXTRACT = 12  # appearances; building a scene costs more than cutting a tile
-"""Kept low: a scene is prepared once per appearance."""
+MIN_LABELLED = 0.25  # share of a sample's pixels
+MAX_ONE_CLASS = 0.85  # share of its labelled pixels; keeps open sea and deep forest rare
+TRIES = 50
+APPEARANCES = 8  # seasons, suns and sensors per extract; a scene is prepared once for each
 
 
 def read_extract(path: Path) -> tuple[OsmEntities, Bounds]:
@@ -50,30 +52,43 @@ def random_tile(bounds: Bounds, crs: CRS, rng: np.random.Generator) -> GridSpec:
     return GridSpec(crs, west, north, gsd, SIDE, SIDE)
 
 
-def make_scene(path: Path, out: Path, count: int, seed: int) -> int:
-    """Writes `count` samples of one extract in one appearance; returns how many are new."""
+def is_telling(label: NDArray[np.uint8]) -> bool:
+    """True where enough of a tile is labelled, and not all as one class."""
+    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    labelled = counts.sum()
+    return bool(labelled >= MIN_LABELLED * label.size and counts.max() <= MAX_ONE_CLASS * labelled)
+
+
+def make_scene(path: Path, out: Path, numbers: range, appearance: int) -> int:
+    """Writes the samples `numbers` of one extract in one appearance; returns how many are new."""
     folder = out / path.name.removesuffix(".osm.pbf")
-    targets = [folder / f"{seed:02d}_{i:04d}.npz" for i in range(count)]
-    missing = [(i, t) for i, t in enumerate(targets) if not t.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = {i: folder / f"{appearance:02d}_{i:04d}.npz" for i in numbers}
+    missing = [i for i, target in targets.items() if not target.exists()]
     if not missing:
         return 0
-    folder.mkdir(parents=True, exist_ok=True)
     entities, bounds = read_extract(path)
     sea = sea_polygons(entities, bounds)
-    appearance = zlib.crc32(f"{path.name}:{seed}".encode())
-    imagery = SimulatedImagery(entities, seed=appearance, sea=sea)
+    seed = zlib.crc32(f"{path.name}:{appearance}".encode())
+    imagery = SimulatedImagery(entities, seed=seed, sea=sea)
     graphs = SceneGraphs(entities, TableTagEncoder(), bundled_key_counts())
-    sampler = SceneSampler(imagery, entities, graphs)
-    for i, target in missing:
-        rng = np.random.default_rng([appearance, i])
-        for _ in range(50):  # look for a place with enough labels
+    sampler = SceneSampler(imagery, entities, graphs, sea=sea)
+    for i in missing:
+        rng = np.random.default_rng([seed, i])
+        for _ in range(TRIES):
             grid = random_tile(bounds, entities.crs, rng)
-            label = sampler.labels.read(grid)
-            if (label != IGNORE).mean() >= MIN_LABELLED:
+            if is_telling(sampler.labels.read(grid)):
                 break
-        with atomic_path(target, overwrite=True) as temporary:
+        with atomic_path(targets[i], overwrite=True) as temporary:
             np.savez_compressed(temporary, **to_arrays(sampler.sample(grid)))
     return len(missing)
+
+
+def shares(extracts: list[Path]) -> list[float]:
+    """Share of the samples per extract, with the fourth root of its area: small towns count too."""
+    areas = [extract_bounds(path) for path in extracts]
+    roots = [(area.width * area.height) ** 0.25 for area in areas]
+    return [root / sum(roots) for root in roots]
 
 
 def main() -> None:
@@ -81,16 +96,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("extracts", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--per-extract", type=int, default=600)
+    parser.add_argument("--count", type=int, default=3000, help="samples in all")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    per_seed = -(-args.per_extract // SEEDS_PER_EXTRACT)
-    jobs = [(path, seed) for seed in range(SEEDS_PER_EXTRACT) for path in args.extracts]
+    counts = [max(round(args.count * share / APPEARANCES), 1) for share in shares(args.extracts)]
     with ProcessPoolExecutor(args.workers) as pool:
-        run = functools.partial(make_scene, out=args.out, count=per_seed)
-        futures = [pool.submit(run, path, seed=seed) for path, seed in jobs]
-        for (path, seed), future in zip(jobs, futures, strict=True):
-            print(f"{path.name} appearance {seed}: {future.result()} new samples", flush=True)
+        futures = {
+            pool.submit(make_scene, path, args.out, range(count), appearance): (path, appearance)
+            for appearance in range(APPEARANCES)
+            for path, count in zip(args.extracts, counts, strict=True)
+        }
+        for future in as_completed(futures):
+            path, appearance = futures[future]
+            print(f"{path.name} appearance {appearance}: {future.result()} new", flush=True)
 
 
 if __name__ == "__main__":

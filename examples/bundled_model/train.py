@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from geolink.config import ModelConfig
-from geolink.graphs.tags import TableTagEncoder
-from geolink.models.geolink import GeoLink
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import HeteroData
 
+from geolink.config import ModelConfig
+from geolink.graphs.tags import TableTagEncoder
 from geolink.legend import IGNORE, UFZ
+from geolink.models.geolink import GeoLink
 from geolink.samples import (
     Sample,
     flip,
@@ -123,7 +123,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = TableTagEncoder()
-    config = ModelConfig(classes=len(UFZ), semantic_dim=encoder.dim)
+    config = ModelConfig(classes=len(UFZ), semantic_dim=encoder.dim, dropout=0.0)
     model = GeoLink(config).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.rate, betas=(0.9, 0.999), weight_decay=0.05

@@ -1,0 +1,178 @@
+"""Tile scores: read, build the graph, run the model, store; in order, resumable."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from geolink.errors import ConfigError, GeolinkError
+from geolink.graphs.scene import SceneGraphs
+from geolink.graphs.schema import NODE_TYPES
+from geolink.models.geolink import GeoLink
+from geolink.mosaic import TileResult, TileStatus, TileStore
+from geolink.samples import normalise
+from geolink.sources.base import ImageSource
+from geolink.tiles import TilePlan
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class PreparedTile:
+    """A tile ready for the model, or the reason why it is not.
+
+    Attributes:
+        id: its number in the plan.
+        result: what is known before the model has run; `scores` are still missing.
+        image: (3, side, side) normalised pixels, None without an image.
+        graph: its OSM graph, None without OSM.
+    """
+
+    id: int
+    result: TileResult
+    image: Tensor | None = None
+    graph: HeteroData | None = None
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of `auto`, `cuda`, `mps` or `cpu`.
+
+    Raises:
+        ConfigError: the device was asked for by name and is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device("cuda" if available["cuda"] else "cpu")
+    if not available.get(name, False):
+        raise ConfigError(f"there is no {name} device on this machine; use --device auto")
+    return torch.device(name)
+
+
+def prepare_tile(
+    tile: int, plan: TilePlan, imagery: ImageSource, graphs: SceneGraphs | None
+) -> PreparedTile:
+    """Reads the image and builds the graph of one tile; a failure is a status, not an error."""
+    grid = plan.tile_grid(tile)
+    try:
+        pixels = imagery.read(grid)
+        if not pixels.valid.any():
+            return PreparedTile(tile, TileResult(status="no_image"))
+        graph = graphs.build(grid.bounds) if graphs is not None else None
+    except (GeolinkError, OSError) as error:
+        log.warning("tile %d failed: %s", tile, error)
+        return PreparedTile(tile, TileResult(status="failed", message=str(error)))
+    nodes = (0, 0, 0) if graph is None else node_counts(graph)
+    status: TileStatus = "ok" if any(nodes) else "no_osm"
+    result = TileResult(valid=pixels.valid, status=status, nodes=nodes)
+    return PreparedTile(tile, result, normalise(pixels.rgb), graph if any(nodes) else None)
+
+
+def node_counts(graph: HeteroData) -> tuple[int, int, int]:
+    """Number of points, lines and polygons of a graph."""
+    points, lines, polygons = (len(graph[kind].x) for kind in NODE_TYPES)
+    return points, lines, polygons
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Iterator[Result]:
+    """`map` on `workers` threads, results in order, at most two items a thread ahead."""
+    if workers == 0:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class TileScorer:
+    """Runs the model on prepared tiles.
+
+    On CPU every tile goes through the model alone: matrix products of another batch shape round
+    differently, and a map must not depend on the batch size. Batches pay on a GPU only.
+    """
+
+    def __init__(self, model: GeoLink, device: torch.device) -> None:
+        self._model = model.to(device).eval()
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
+        """Probabilities (tiles, 2, classes, h, w): with OSM at index 0, without at 1."""
+        if self._device.type == "cpu":
+            parts = [self._score([tile]) for tile in tiles]
+            return np.concatenate(parts)
+        return self._score(tiles)
+
+    def _score(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
+        images = torch.stack([t.image for t in tiles if t.image is not None]).to(self._device)
+        graphs = [None if t.graph is None else t.graph.to(self._device) for t in tiles]
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"
+        ):
+            scores = self._model.probabilities_with_and_without(images, graphs)
+        result: NDArray[np.float16] = scores.transpose(0, 1).half().cpu().numpy()
+        return result
+
+
+def score_tiles(
+    tiles: Sequence[int],
+    prepare: Callable[[int], PreparedTile],
+    scorer: TileScorer,
+    store: TileStore,
+    *,
+    batch_size: int,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Fills the store with those of `tiles` that it lacks, in their order.
+
+    Failed tiles are recorded, and tried again in the next run.
+    """
+    missing = store.pending(tiles)
+    done = len(tiles) - len(missing)
+    progress("tiles", done, len(tiles))
+    batch: list[PreparedTile] = []
+
+    def flush() -> None:
+        if batch:
+            for tile, scores in zip(batch, scorer(batch), strict=True):
+                store.put(tile.id, replace(tile.result, scores=scores))
+            batch.clear()
+
+    for tile in ordered_map(prepare, missing, workers):
+        if tile.image is None:
+            store.put(tile.id, tile.result)
+        else:
+            batch.append(tile)
+        if len(batch) == batch_size:
+            flush()
+        done += 1
+        progress("tiles", done - len(batch), len(tiles))
+    flush()
+    progress("tiles", len(tiles), len(tiles))
