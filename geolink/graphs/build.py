@@ -1,0 +1,403 @@
+"""The OSM graph of one tile: nodes with key-points, edges with spatial relations.
+
+Implements the graph of GeoLink (Bai et al. 2025, arXiv 2509.26016, section 3.1). Candidate pairs
+come from a spatial index, and their DE-9IM matrices are matched as arrays, so the cost grows with
+the number of pairs that meet, not with the number of pairs.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+
+import geopandas as gpd
+import numpy as np
+import shapely
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import Delaunay, QhullError
+from shapely import STRtree
+from torch_geometric.data import HeteroData
+
+from geolink.errors import CRSError, DroppedEntitiesWarning, GraphError
+from geolink.graphs.schema import KEYPOINT_WIDTHS, NODE_TYPES, RELATIONS, EdgeType
+from geolink.graphs.tags import TagEncoder, encode_tags
+from geolink.grid import Bounds
+from geolink.sources.entities import EntityType
+from geolink.sources.tags import frame_tags
+
+Geometries = NDArray[np.object_]
+Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
+# Edges of one type: source nodes, target nodes, columns in the schema's relations.
+Edges = tuple[Indices, Indices, Indices]
+
+_DIMENSIONS: dict[EntityType, int] = {"point": 0, "line": 1, "polygon": 2}
+_ID_COLUMNS = ("osm_id", "id")
+
+# DE-9IM patterns per relation; the first relation that matches is the pair's.
+Rules = Mapping[str, tuple[str, ...]]
+_TOUCHES = ("F**T*****", "FT*******", "F***T****")
+_COVERS = ("T*****FF*", "*T****FF*", "***T**FF*", "****T*FF*")
+_COVERED_BY = ("T*F**F***", "*TF**F***", "**FT*F***", "**F*TF***")
+_SAME_TYPE: Rules = {
+    "touches": _TOUCHES,
+    "covers": _COVERS,
+    "covered-by": _COVERED_BY,
+    "overlaps": ("T*T***T**",),
+}
+_LINE_TO_POLYGON: Rules = {
+    "touches": _TOUCHES,
+    "covered-by": _COVERED_BY,
+    "crosses": ("T*T******", "T*****T**"),
+}
+_POINT_TO_OTHER: Rules = {"touches": _TOUCHES, "within": ("T*F**F***",)}
+_MIXED_PAIRS: tuple[tuple[EntityType, EntityType, Rules], ...] = (
+    ("point", "line", _POINT_TO_OTHER),
+    ("point", "polygon", _POINT_TO_OTHER),
+    ("line", "polygon", _LINE_TO_POLYGON),
+)
+_NONE = -1  # the code of a pair without relation
+
+_INNER_ANGLES = np.radians([0.0, 120.0, 240.0])
+_PULL = 0.7  # a point outside its polygon keeps this share of its distance to the centroid
+_PULLS = 16  # after as many steps less than 1 % of the distance is left
+
+
+def build_graph(
+    polygons: gpd.GeoDataFrame,
+    lines: gpd.GeoDataFrame,
+    points: gpd.GeoDataFrame,
+    bounds: Bounds | Sequence[float],
+    *,
+    tags: TagEncoder,
+    key_counts: Mapping[str, int],
+) -> HeteroData:
+    """Turns the OSM entities of one tile into a heterogeneous graph.
+
+    Geometries are clipped to `bounds`, and their parts become nodes of their own; a polygon keeps
+    its rings. All three node types and all nine edge types are present, empty where there is
+    nothing. Nodes keep the order of the frames' rows.
+
+    Args:
+        polygons: entities in one CRS, with a column `tags` (dicts), or `label`
+            (`key:value;key:value`), or one column per tag. A column `osm_id` or `id` seeds the
+            inner points; without it, the geometry does.
+        lines: likewise.
+        points: likewise.
+        bounds: west, south, east, north of the tile, in the frames' CRS.
+        tags: turns tag strings into vectors of length D.
+        key_counts: corpus count per key; a tag weighs log(count) in its node's feature.
+
+    Returns:
+        Per node type `x` (N, D) float32 semantics, `keypoints` (N, 2 | 6 | 8) float32 in tile
+        units, and `source` (N,) int64 row in the input frame; per edge type `edge_index` (2, E)
+        int64 and `edge_attr` (E, relations) float32 one-hot; and `bounds` (4,) float64.
+
+    Raises:
+        GraphError: the bounds are empty or not finite.
+        CRSError: the frames are in different systems.
+    """
+    frames: dict[EntityType, gpd.GeoDataFrame] = {
+        "point": points,
+        "line": lines,
+        "polygon": polygons,
+    }
+    _require_one_crs(frames)
+    return graph_from_arrays(
+        {kind: frame.geometry.to_numpy() for kind, frame in frames.items()},
+        {kind: encode_tags(frame_tags(frame), tags, key_counts) for kind, frame in frames.items()},
+        bounds,
+        identifiers={
+            kind: ids for kind, frame in frames.items() if (ids := _ids(frame)) is not None
+        },
+    )
+
+
+def graph_from_arrays(
+    geometries: Mapping[EntityType, Geometries],
+    semantics: Mapping[EntityType, NDArray[np.float32]],
+    bounds: Bounds | Sequence[float],
+    *,
+    identifiers: Mapping[EntityType, NDArray[np.object_]] | None = None,
+) -> HeteroData:
+    """`build_graph` for geometries whose tags are already encoded.
+
+    Args:
+        geometries: per type (N,) geometries in one CRS.
+        semantics: per type (N, D) features of the same rows.
+        bounds: west, south, east, north of the tile, in the same CRS.
+        identifiers: per type (N,) names of the objects, the seeds of polygons' inner points; a
+            type that is not in it uses its geometries.
+
+    Returns:
+        A graph as `build_graph` describes it.
+
+    Raises:
+        GraphError: the bounds are empty or not finite, or rows do not correspond.
+    """
+    tile = _checked_bounds(bounds)
+    graph = HeteroData()
+    graph.bounds = torch.tensor(tile, dtype=torch.float64)
+    nodes: dict[EntityType, Geometries] = {}
+    for kind in NODE_TYPES:
+        _require_rows(kind, geometries[kind], semantics[kind])
+        nodes[kind], rows = _clip(kind, geometries[kind], tile)
+        keys = None if identifiers is None else identifiers.get(kind)
+        seeds = geometries[kind] if keys is None else keys
+        graph[kind].x = torch.from_numpy(semantics[kind][rows].astype(np.float32, copy=False))
+        graph[kind].keypoints = torch.from_numpy(_keypoints(kind, nodes[kind], seeds[rows], tile))
+        graph[kind].source = torch.from_numpy(rows)
+    for edge_type, edges in _relations(nodes).items():
+        index, attributes = _one_hot(edge_type, *edges)
+        graph[edge_type].edge_index = torch.from_numpy(index)
+        graph[edge_type].edge_attr = torch.from_numpy(attributes)
+    return graph
+
+
+def _checked_bounds(bounds: Bounds | Sequence[float]) -> Bounds:
+    tile = Bounds(*(float(edge) for edge in bounds))
+    if not all(map(math.isfinite, tile)) or tile.width <= 0 or tile.height <= 0:
+        raise GraphError(f"a tile needs west < east and south < north, got bounds {tuple(tile)}")
+    return tile
+
+
+def _require_one_crs(frames: Mapping[EntityType, gpd.GeoDataFrame]) -> None:
+    systems = {kind: frame.crs for kind, frame in frames.items() if frame.crs is not None}
+    if any(crs != next(iter(systems.values())) for crs in systems.values()):
+        names = ", ".join(f"{kind} in {crs.name}" for kind, crs in systems.items())
+        raise CRSError(f"the frames of a graph need one CRS, got {names}; reproject them first")
+
+
+def _require_rows(kind: EntityType, geometries: Geometries, semantics: NDArray[np.float32]) -> None:
+    if semantics.ndim != 2 or len(semantics) != len(geometries):
+        raise GraphError(
+            f"{len(geometries)} {kind} geometries need as many rows of features, got an array of"
+            f" shape {semantics.shape}"
+        )
+
+
+def _ids(frame: gpd.GeoDataFrame) -> NDArray[np.object_] | None:
+    column = next((name for name in _ID_COLUMNS if name in frame), None)
+    return None if column is None else frame[column].to_numpy(dtype=object)
+
+
+# Nodes
+
+
+def _clip(kind: EntityType, geometries: Geometries, tile: Bounds) -> tuple[Geometries, Indices]:
+    """Single-part geometries inside `tile`, and the row that each comes from.
+
+    Geometries that lie within the tile pass unchanged: an intersection would keep their shape, yet
+    may rotate their rings.
+    """
+    rows = np.flatnonzero(_usable(kind, geometries))
+    shapes = shapely.force_2d(geometries[rows])
+    west, south, east, north = shapely.bounds(shapes).T if len(shapes) else np.empty((4, 0))
+    inside = (tile.west <= west) & (tile.south <= south)
+    inside &= (east <= tile.east) & (north <= tile.north)
+    shapes[~inside] = shapely.intersection(shapes[~inside], shapely.box(*tile))
+    parts, part_of = _explode(shapes)
+    keep = (shapely.get_dimensions(parts) == _DIMENSIONS[kind]) & ~shapely.is_empty(parts)
+    return parts[keep], rows[part_of[keep]].astype(np.int64)
+
+
+def _usable(kind: EntityType, geometries: Geometries) -> NDArray[np.bool_]:
+    """True for valid geometries of the right dimension; warns about the others."""
+    usable = shapely.is_valid(geometries) & ~shapely.is_empty(geometries)
+    usable &= shapely.get_dimensions(geometries) == _DIMENSIONS[kind]
+    if not usable.all():
+        warnings.warn(
+            f"{np.count_nonzero(~usable)} of {len(usable)} {kind} geometries are missing, empty,"
+            f" invalid or not of type {kind}, and are left out of the graph",
+            DroppedEntitiesWarning,
+            stacklevel=4,
+        )
+    return usable
+
+
+def _explode(shapes: Geometries) -> tuple[Geometries, Indices]:
+    """Single-part geometries, and the position that each comes from; collections may nest."""
+    parts, part_of = shapely.get_parts(shapes, return_index=True)
+    while (shapely.get_type_id(parts) >= shapely.GeometryType.MULTIPOINT).any():
+        parts, inner = shapely.get_parts(parts, return_index=True)
+        part_of = part_of[inner]
+    return parts, part_of
+
+
+def _keypoints(
+    kind: EntityType, nodes: Geometries, seeds: NDArray[np.object_], tile: Bounds
+) -> NDArray[np.float32]:
+    """(N, 2 | 6 | 8) key-points in tile units: x right, y down."""
+    if kind == "point":
+        xy = [_xy(nodes)]
+    elif kind == "line":
+        xy = [_xy(shapely.centroid(nodes)), _xy(nodes, at=0), _xy(nodes, at=-1)]
+    else:
+        centroids = _xy(shapely.centroid(nodes))
+        xy = [*_inner_points(nodes, centroids, _shares(seeds)), centroids]
+    scaled = (np.hstack(xy).reshape(-1, 2) - [tile.west, tile.north]) / [tile.width, -tile.height]
+    return scaled.reshape(len(nodes), KEYPOINT_WIDTHS[kind]).astype(np.float32)
+
+
+def _xy(shapes: Geometries, at: int | None = None) -> Floats:
+    """(N, 2) coordinates of points, or of the vertices `at` a position of lines."""
+    points = shapes if at is None else shapely.get_point(shapes, at)
+    return np.column_stack((shapely.get_x(points), shapely.get_y(points)))
+
+
+def _inner_points(polygons: Geometries, centroids: Floats, shares: Floats) -> list[Floats]:
+    """Three (N, 2) points inside each polygon, around its centroid.
+
+    A point starts between half the nearest and half the farthest vertex distance, at its share of
+    the way, and is pulled towards the centroid until it is inside. Where the centroid itself lies
+    outside that may fail; a point on the surface takes its place.
+    """
+    near, far = _vertex_distances(polygons, centroids)
+    points = []
+    for angle, share in zip(_INNER_ANGLES, shares.T, strict=True):
+        radius = (near + share * (far - near)) / 2
+        offset = radius[:, None] * [np.cos(angle), np.sin(angle)]
+        points.append(_pulled_inside(polygons, centroids, offset))
+    return points
+
+
+def _pulled_inside(polygons: Geometries, centroids: Floats, offset: Floats) -> Floats:
+    """(N, 2) `centroids + offset`, the offset shortened until the point is inside."""
+    points = centroids + offset
+    outside = np.flatnonzero(~shapely.contains_xy(polygons, points))
+    for pull in range(1, _PULLS + 1):
+        points[outside] = centroids[outside] + _PULL**pull * offset[outside]
+        outside = outside[~shapely.contains_xy(polygons[outside], points[outside])]
+    points[outside] = _xy(shapely.point_on_surface(polygons[outside]))
+    return points
+
+
+def _vertex_distances(polygons: Geometries, centroids: Floats) -> tuple[Floats, Floats]:
+    """Distance from each centroid to the nearest and to the farthest vertex, (N,) each."""
+    vertices, owner = shapely.get_coordinates(polygons, return_index=True)
+    distance = np.hypot(*(vertices - centroids[owner]).T)
+    first = np.searchsorted(owner, np.arange(len(polygons)))
+    return np.minimum.reduceat(distance, first), np.maximum.reduceat(distance, first)
+
+
+def _shares(seeds: NDArray[np.object_]) -> Floats:
+    """(N, 3) numbers in [0, 1) that follow from each object's name or geometry alone."""
+    digests = (hashlib.blake2b(seed, digest_size=12).digest() for seed in _seed_bytes(seeds))
+    return np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, 3) / 2.0**32
+
+
+def _seed_bytes(seeds: NDArray[np.object_]) -> Iterable[bytes]:
+    if all(isinstance(seed, shapely.Geometry) for seed in seeds):
+        wkb: Iterable[bytes] = shapely.to_wkb(shapely.normalize(seeds), byte_order=1)
+        return wkb
+    return (str(seed).encode() for seed in seeds)
+
+
+# Edges
+
+
+def _relations(nodes: Mapping[EntityType, Geometries]) -> dict[EdgeType, Edges]:
+    """The edges of all nine types, in row-major order (self edges of points come last)."""
+    trees: dict[EntityType, STRtree] = {
+        "line": STRtree(nodes["line"]),
+        "polygon": STRtree(nodes["polygon"]),
+    }
+    edges: dict[EdgeType, Edges] = {
+        ("point", "to", "point"): _point_edges(shapely.get_coordinates(nodes["point"]))
+    }
+    for a, b, rules in _MIXED_PAIRS:
+        i, j = trees[b].query(nodes[a], predicate="intersects")
+        code = _codes(nodes[a][i], nodes[b][j], rules, RELATIONS[a, "to", b])
+        edges[a, "to", b] = _row_major(i, j, code)
+        edges[b, "to", a] = _row_major(j, i, code)  # the columns of both directions correspond
+    for kind, tree in trees.items():
+        edges[kind, "to", kind] = _same_type_edges(kind, nodes[kind], tree)
+    return edges
+
+
+def _same_type_edges(kind: EntityType, nodes: Geometries, tree: STRtree) -> Edges:
+    """Each node to itself, and both directions of every pair that meets."""
+    columns = RELATIONS[kind, "to", kind]
+    i, j = tree.query(nodes, predicate="intersects")
+    i, j = i[i < j], j[i < j]
+    code = _codes(nodes[j], nodes[i], _SAME_TYPE, columns)
+    mirror = np.arange(len(columns))
+    covers, covered_by = columns.index("covers"), columns.index("covered-by")
+    mirror[[covers, covered_by]] = covered_by, covers
+    itself = np.arange(len(nodes))
+    return _row_major(
+        np.concatenate((itself, j, i)),
+        np.concatenate((itself, i, j)),
+        np.concatenate(
+            (
+                np.full(len(nodes), columns.index("self")),
+                code,
+                np.where(code == _NONE, _NONE, mirror[code]),
+            )
+        ),
+    )
+
+
+def _point_edges(xy: Floats) -> Edges:
+    """Delaunay neighbours in row-major order, then each point to itself."""
+    columns = RELATIONS["point", "to", "point"]
+    i, j = _delaunay_pairs(xy)
+    order = np.lexsort((j, i))
+    itself = np.arange(len(xy))
+    code = np.repeat([columns.index("neighbour"), columns.index("self")], [len(i), len(xy)])
+    return np.concatenate((i[order], itself)), np.concatenate((j[order], itself)), code
+
+
+def _delaunay_pairs(xy: Floats) -> tuple[Indices, Indices]:
+    """Both directions of every Delaunay edge; none where the points span no triangle.
+
+    Where several triangulations are possible, the result depends on the order of the points, so
+    they are sorted first. Points that coincide within rounding have one representative; the others
+    stay without neighbours, as in the released graphs.
+    """
+    none = np.empty(0, dtype=np.int64)
+    if len(xy) <= 3:
+        return none, none
+    order = np.lexsort((xy[:, 1], xy[:, 0]))
+    try:
+        starts, neighbours = Delaunay(xy[order]).vertex_neighbor_vertices
+    except QhullError:
+        return none, none
+    return order[np.repeat(np.arange(len(xy)), np.diff(starts))], order[neighbours]
+
+
+def _codes(a: Geometries, b: Geometries, rules: Rules, columns: Sequence[str]) -> Indices:
+    """(E,) column of the first rule that relate(a, b) matches, or `_NONE`."""
+    # DE-9IM rows of nine characters: (E, 9), True where the two parts meet.
+    meets = shapely.relate(a, b).astype("S9").view("S1").reshape(-1, 9) != b"F"
+    return np.select(
+        [_matches(meets, patterns) for patterns in rules.values()],
+        [columns.index(name) for name in rules],
+        default=_NONE,
+    )
+
+
+def _matches(meets: NDArray[np.bool_], patterns: Sequence[str]) -> NDArray[np.bool_]:
+    """(E,) True where any pattern of T, F and * fits."""
+    fits = np.zeros(len(meets), dtype=bool)
+    for pattern in patterns:
+        fixed = [k for k, want in enumerate(pattern) if want != "*"]
+        fits |= (meets[:, fixed] == [pattern[k] == "T" for k in fixed]).all(axis=1)
+    return fits
+
+
+def _row_major(i: Indices, j: Indices, code: Indices) -> Edges:
+    """Edges by source, then target, without those that carry no relation."""
+    order = np.lexsort((j, i))
+    order = order[code[order] != _NONE]
+    return i[order], j[order], code[order]
+
+
+def _one_hot(
+    edge_type: EdgeType, i: Indices, j: Indices, code: Indices
+) -> tuple[Indices, NDArray[np.float32]]:
+    """(2, E) edge index and (E, relations) attributes."""
+    attributes = np.zeros((len(code), len(RELATIONS[edge_type])), dtype=np.float32)
+    attributes[np.arange(len(code)), code] = 1
+    return np.stack((i, j)).astype(np.int64, copy=False), attributes
