@@ -1,7 +1,6 @@
 import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from rasterio.vrt import WarpedVRT
 
 from geolink.errors import CoverageError, CRSError, InputError
 from geolink.grid import WGS84, Bounds, GridSpec, PixelWindow, reproject, utm_crs
-from geolink.sources.imagery import RasterImagery, open_imagery
+from geolink.sources.imagery import RasterImagery, _OpenFiles, open_imagery
 
 UTM35 = CRS.from_epsg(32635)
 WEST, NORTH = 385_000.0, 6_672_000.0
@@ -190,6 +189,14 @@ def test_reduction_averages_and_does_not_alias(tmp_path: Path, overviews: tuple[
     tile = imagery.read(grid_at(row=20, col=20, height=100, width=100, gsd=5.3))
     assert tile.valid.all()
     assert np.abs(tile.rgb.astype(int) - 100).max() < 100 / 5
+
+
+def test_strong_reduction_is_the_mean(tmp_path: Path) -> None:
+    data = noise(3, 64, 64)
+    imagery = open_imagery(write_raster(tmp_path / "a.tif", data))
+    tile = imagery.read(grid_at(height=16, width=16, gsd=4.0))
+    mean = data.reshape(3, 16, 4, 16, 4).mean(axis=(2, 4))
+    assert np.abs(tile.rgb - mean).max() <= 0.51
 
 
 def test_the_overview_next_finer_than_the_grid_is_read(tmp_path: Path) -> None:
@@ -495,6 +502,19 @@ def test_threads_and_copies_read_the_same(shared_data: Path) -> None:
             np.testing.assert_array_equal(actual.rgb, wanted)
 
 
+def test_threads_and_forked_children_open_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_raster(tmp_path / "a.tif", noise(3, 20, 20)))
+    files = _OpenFiles()
+    here = files.get(path, None)
+    assert files.get(path, None) is here
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(files.get, path, None).result() is not here
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert files.get(path, None) is not here
+
+
 def test_tiles_do_not_share_memory(tmp_path: Path) -> None:
     imagery = open_imagery(write_raster(tmp_path / "a.tif", noise(3, 20, 20)))
     grid = grid_at(height=20, width=20)
@@ -633,8 +653,3 @@ def test_huge_declared_size_costs_nothing(tmp_path: Path) -> None:
     imagery = open_imagery(path)
     tile = imagery.read(grid_at(row=100, col=100, height=50, width=50))
     np.testing.assert_array_equal(tile.rgb, noise(3, 512, 512)[:, 100:150, 100:150])
-
-
-def test_records_compare_by_value(tmp_path: Path) -> None:
-    raster = open_imagery(write_raster(tmp_path / "a.tif", noise(3, 20, 20))).rasters[0]
-    assert replace(raster) == raster
