@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, get_args
 from geolink.errors import ConfigError
 
 TypeAttention = Literal["softmax", "constant"]
+NodeNorm = Literal["node", "tile", "batch"]
 NodePosition = Literal["keypoints", "coverage"]
 
 
@@ -54,6 +55,9 @@ class ModelConfig:
         osm_dim: width of the OSM encodings.
         osm_layers: heterogeneous graph layers.
         relation_aware: edge attributes take part in the message passing.
+        osm_norm: what LayerNorm of OSM encodings runs over: each `node` (the usual), all nodes of a
+            type in a `tile`, or in the `batch` (the released code, where tiles are not independent
+            of each other).
         type_attention: weights of the node types in the region encoding: `softmax` over types (the
             paper), or `constant` (the released code, where all types weigh 1).
         position: where a node is: the mean over its `keypoints`, or over the patches that it
@@ -77,6 +81,7 @@ class ModelConfig:
     osm_dim: int = 128
     osm_layers: int = 2
     relation_aware: bool = True
+    osm_norm: NodeNorm = "node"
     type_attention: TypeAttention = "softmax"
     position: NodePosition = "keypoints"
     max_nodes: int | None = None
@@ -104,7 +109,7 @@ class ModelConfig:
         image_encoder: str = "vit_large_patch16_224",
         *,
         classes: int = 9,
-        image_size: int = 224,
+        osm_norm: Literal["tile", "batch"] = "tile",
     ) -> Self:
         """The compatibility profile: the model as the released code runs it.
 
@@ -115,9 +120,10 @@ class ModelConfig:
         Args:
             image_encoder: timm name of the ViT.
             classes: classes of the segmentation head, which the released files do not hold.
-            image_size: side in pixels that the position table is made for.
+            osm_norm: `batch` is what the released code does in any batch; `tile` is what it does
+                with one tile alone, and does not depend on the tiles beside it.
         """
-        return cls(image_encoder, image_size, classes=classes, **_RELEASED)
+        return cls(image_encoder, classes=classes, osm_norm=osm_norm, **_RELEASED)
 
     @property
     def encoder(self) -> EncoderShape:
@@ -179,7 +185,11 @@ class ModelConfig:
         for name in ("relation_aware", "empty_token", "pretraining"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        for name, choices in (("type_attention", TypeAttention), ("position", NodePosition)):
+        for name, choices in (
+            ("osm_norm", NodeNorm),
+            ("type_attention", TypeAttention),
+            ("position", NodePosition),
+        ):
             if getattr(self, name) not in get_args(choices):
                 raise ConfigError(
                     f"{name} must be one of {', '.join(get_args(choices))}, "

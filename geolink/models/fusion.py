@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from geolink.config import ModelConfig
-from geolink.graphs.schema import NODE_TYPES
+from geolink.graphs.schema import NODE_TYPES, NodeType
 from geolink.models.graph_batch import GraphBatch
 from geolink.models.image_encoder import ImageFeatures, as_map
-from geolink.models.positions import GridPositions, embed_points
+from geolink.models.positions import GridPositions, as_points, embed_points
 from geolink.models.slots import Slots
 
 
@@ -50,7 +50,9 @@ class Fusion(nn.Module):
         self.block = TwoWayBlock(width, config.fusion_heads, dropout=config.dropout)
         self.empty_token = nn.Parameter(0.02 * torch.randn(width)) if config.empty_token else None
 
-    def forward(self, image: ImageFeatures, nodes: dict[str, Tensor], graphs: GraphBatch) -> Tensor:
+    def forward(
+        self, image: ImageFeatures, nodes: dict[NodeType, Tensor], graphs: GraphBatch
+    ) -> Tensor:
         """Hybrid RS-OSM patch encodings.
 
         Args:
@@ -69,7 +71,7 @@ class Fusion(nn.Module):
         return as_map(tokens, image.grid)
 
     def _sequences(
-        self, nodes: dict[str, Tensor], slots: Slots, graphs: GraphBatch
+        self, nodes: dict[NodeType, Tensor], slots: Slots, graphs: GraphBatch
     ) -> NodeSequences:
         values = torch.cat([self.node_projection[kind](nodes[kind]) for kind in NODE_TYPES])
         positions = torch.cat([self._node_positions(graphs.keypoints[k]) for k in NODE_TYPES])
@@ -84,7 +86,7 @@ class Fusion(nn.Module):
 
     def _node_positions(self, keypoints: Tensor) -> Tensor:
         """(N, D) mean embedding of the key-points of each node, in patch units."""
-        xy = keypoints.unflatten(1, (-1, 2)) * self.positions.grid_size  # (N, K, 2)
+        xy = as_points(keypoints) * self.positions.grid_size  # (N, K, 2)
         return embed_points(xy, self.positions.width).mean(dim=1)
 
 
@@ -117,15 +119,17 @@ class TwoWayBlock(nn.Module):
             nodes.values,
             nodes.padding,
         )
-        return self.image_norm(tokens + gained * nodes.present)
+        hybrid: Tensor = self.image_norm(tokens + gained * nodes.present)
+        return hybrid
 
     def inform_nodes(self, nodes: NodeSequences, tokens: Tensor, positions: Tensor) -> Tensor:
         """Hybrid OSM-RS object encodings (B, N, D): nodes look at their tile's image tokens."""
         gained = _attend(
             self.nodes_from_image, nodes.values + nodes.positions, tokens + positions, tokens
         )
-        objects = self.object_norm(nodes.values + gained)
-        return self.object_projection_norm(self.object_projection(objects))
+        objects: Tensor = self.object_norm(nodes.values + gained)
+        objects = self.object_projection_norm(self.object_projection(objects))
+        return objects
 
 
 def _attend(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,10 +18,11 @@ from geolink.graphs.schema import (
     NODE_TYPES,
     RELATIONS,
     EdgeType,
+    NodeType,
 )
 
 _NO_ROWS = torch.zeros(0, dtype=torch.long)
-Graphs = Sequence[HeteroData | None] | Batch | HeteroData | None
+Graphs: TypeAlias = Sequence[HeteroData | None] | Batch | HeteroData | None
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class GraphBatch:
     """
 
     size: int
-    x: dict[str, Tensor]
-    keypoints: dict[str, Tensor]
-    tile: dict[str, Tensor]
+    x: dict[NodeType, Tensor]
+    keypoints: dict[NodeType, Tensor]
+    tile: dict[NodeType, Tensor]
     edge_index: dict[EdgeType, Tensor]
     edge_attr: dict[EdgeType, Tensor]
 
@@ -77,9 +79,8 @@ def collate(graphs: Graphs, size: int, *, semantic_dim: int) -> GraphBatch:
     Raises:
         GraphError: there are not as many graphs as tiles, or one does not follow the schema.
     """
-    joined = isinstance(graphs, Batch)
     parts = _as_list(graphs, size)
-    count = graphs.num_graphs if joined else len(parts)
+    count = graphs.num_graphs if isinstance(graphs, Batch) else len(parts)
     if count != size:
         raise GraphError(f"got {count} graphs for {size} images; give one graph (or None) each")
     present = [(tile, part) for tile, part in enumerate(parts) if part is not None]

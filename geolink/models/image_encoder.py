@@ -1,6 +1,6 @@
 """Image to tokens: a timm ViT with fixed positions and its own class token."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -34,7 +34,8 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.vit = timm.create_model(
+        # Any: timm's ViT has parts (blocks, norm, patch_embed) that nn.Module does not declare.
+        self.vit: Any = timm.create_model(
             config.image_encoder,
             img_size=config.image_size,
             in_chans=config.bands,
@@ -80,4 +81,4 @@ class ImageEncoder(nn.Module):
 
 def as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, 1 + h * w, C) tokens, class token first, to a (B, C, h, w) map without it."""
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+    return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), tokens.shape[2], *grid)

@@ -43,6 +43,11 @@ def _centres(count: int, grid_size: int) -> Tensor:
     return (torch.arange(count, dtype=torch.float64) + 0.5) * (grid_size / count) - 0.5
 
 
+def as_points(keypoints: Tensor) -> Tensor:
+    """(N, 2 K) key-points x, y, x, y, ... to (N, K, 2)."""
+    return keypoints.reshape(len(keypoints), keypoints.shape[1] // 2, 2)
+
+
 class GridPositions(nn.Module):
     """Position table of an image's tokens, kept for the model's own image size.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from geolink.graphs.schema import NODE_TYPES
 from geolink.models.graph_batch import GraphBatch
+from geolink.models.positions import as_points
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _by_size(graphs: GraphBatch) -> Tensor:
     """
     spans, places = [], []
     for kind in NODE_TYPES:
-        xy = graphs.keypoints[kind].unflatten(1, (-1, 2))  # (N, K, 2)
+        xy = as_points(graphs.keypoints[kind])  # (N, K, 2)
         spans.append((xy.amax(1) - xy.amin(1)).norm(dim=1))
         places.append(xy.mean(1))
     place = torch.cat(places)
