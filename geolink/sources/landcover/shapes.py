@@ -33,7 +33,7 @@ MAX_CROWN = 5.5  # radius in metres
 DENSITY_CELL = 32.0  # metres
 _CELL_STRIDE = 1 << 24  # of the row in a cell's key; more than any projected system is wide
 
-_ROADS = {Cover.ROAD, Cover.ASPHALT}
+_ROADS = (Cover.ROAD, Cover.ASPHALT)
 _PLANTED_OR_BARE = {
     Cover.GRASS, Cover.PARK, Cover.GARDEN, Cover.CEMETERY, Cover.MEADOW, Cover.FARMLAND,
     Cover.ORCHARD, Cover.VINEYARD, Cover.ALLOTMENTS, Cover.FOREST, Cover.SCRUB, Cover.HEATH,
@@ -298,33 +298,35 @@ def _geometries(rows: list[tuple[int, Tags, shapely.Geometry]]) -> NDArray[np.ob
     return np.array([geometry for _, _, geometry in rows], dtype=object)
 
 
-class _Roads(NamedTuple):
-    """Paved ways; `width` in metres."""
+class _Ways(NamedTuple):
+    """Roads and railways; `width` in metres."""
 
     geometry: NDArray[np.object_]
     width: Doubles
     hash: Integers
+    is_road: NDArray[np.bool_]
 
     @classmethod
     def of(cls, entities: OsmEntities) -> Self:
-        geometries, widths, identities = [], [], []
-        for identity, tags, geometry in _rows(entities.line):
-            found = line_cover(tags)
-            if found and "highway" in tags and found[0] in _ROADS:
-                geometries.append(geometry)
-                widths.append(found[1])
-                identities.append(identity)
+        rows = [(*row, line_cover(row[1])) for row in _rows(entities.line)]
+        found = [
+            (geometry, found[1], identity, found[0] in _ROADS)
+            for identity, tags, geometry, found in rows
+            if found is not None and found[0] in (*_ROADS, Cover.BALLAST)
+        ]
+        geometry, width, identity, is_road = zip(*found, strict=True) if found else ((),) * 4
         return cls(
-            np.array(geometries, dtype=object),
-            np.array(widths, dtype=np.float64),
-            np.array(identities, dtype=np.int64),
+            np.array(geometry, dtype=object),
+            np.array(width, dtype=np.float64),
+            np.array(identity, dtype=np.int64),
+            np.array(is_road, dtype=bool),
         )
 
 
 def road_cars(entities: OsmEntities) -> Spots:
     """Cars on the right-hand side of wide enough roads, one per 15 to 75 m of road."""
-    roads = _Roads.of(entities)
-    wide = roads.width >= 5
+    roads = _Ways.of(entities)
+    wide = roads.is_road & (roads.width >= 5)
     geometry, width, identity = roads.geometry[wide], roads.width[wide], roads.hash[wide]
     walk = _Walk.along(geometry, (15 + identity % 61).astype(np.float64))
     right = np.stack([walk.heading[:, 1], -walk.heading[:, 0]], axis=1)
@@ -336,7 +338,7 @@ def road_cars(entities: OsmEntities) -> Spots:
 
 @dataclass(frozen=True)
 class Density:
-    """Share of ground under roofs and roads in cells of `DENSITY_CELL`, stored where not zero.
+    """Share of ground under roofs, roads and rails in cells of `DENSITY_CELL`, where not zero.
 
     Attributes:
         key: of the cells, ascending.
@@ -348,13 +350,13 @@ class Density:
 
     @classmethod
     def of(cls, shapes: Shapes, entities: OsmEntities) -> Self:
-        """The density of roofs among `shapes` and of the roads of `entities`."""
+        """The density of roofs among `shapes` and of the roads and rails of `entities`."""
         roof = shapes.cover == Cover.ROOF
-        roads = _Roads.of(entities)
-        walk = _Walk.along(roads.geometry, np.full(len(roads.geometry), 16.0))
+        ways = _Ways.of(entities)
+        walk = _Walk.along(ways.geometry, np.full(len(ways.geometry), 16.0))
         x = np.concatenate([shapes.x[roof], walk.xy[:, 0]])
         y = np.concatenate([shapes.y[roof], walk.xy[:, 1]])
-        area = np.concatenate([shapes.area[roof], walk.stride * roads.width[walk.line]])
+        area = np.concatenate([shapes.area[roof], walk.stride * ways.width[walk.line]])
         key, member = np.unique(_cell_key(x, y), return_inverse=True)
         share = np.bincount(member, weights=area, minlength=len(key)) / DENSITY_CELL**2
         return cls(key, share.astype(np.float32))

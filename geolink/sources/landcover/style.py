@@ -17,7 +17,7 @@ _ROOFS = np.array(
         (86, 88, 91),  # dark slate
         (124, 125, 127),  # grey sheet
         (164, 164, 161),  # light sheet
-        (198, 198, 194),  # white membrane
+        (192, 192, 189),  # white membrane
         (126, 146, 134),  # copper
         (78, 78, 80),  # bitumen
         (158, 149, 136),  # gravel

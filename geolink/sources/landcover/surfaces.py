@@ -151,7 +151,8 @@ def _stripes(position: Floats, period: Floats | float, px: float) -> Floats:
     """Triangle wave in -1..1 with `period` in metres, fading where pixels are too coarse."""
     turn = position / np.float32(period)
     wave: Floats = np.abs(turn - np.floor(turn) - np.float32(0.5)) * 4 - 1
-    return wave * ((np.float32(period) / np.float32(px) - 2) / 2).clip(0, 1)
+    fade: Floats = ((np.float32(period) / np.float32(px) - 2) / 2).clip(0, 1)
+    return wave * fade
 
 
 def _crop_rows(place: _Place) -> Floats:
