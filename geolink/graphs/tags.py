@@ -299,7 +299,7 @@ class CachedTagEncoder:
 
     def _load(self, strings: Sequence[str]) -> dict[str, Vectors]:
         found: dict[str, bytes] = {}
-        with self._database() as database:
+        with self._dispensable(), self._database() as database:
             for start in range(0, len(strings), _SQL_VARIABLES):
                 some = strings[start : start + _SQL_VARIABLES]
                 marks = ",".join("?" * len(some))
@@ -314,20 +314,24 @@ class CachedTagEncoder:
 
     def _store(self, vectors: Mapping[str, Vectors]) -> None:
         rows = [(self.name, key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()]
-        with self._database() as database, database:
+        with self._dispensable(), self._database() as database, database:
             database.executemany("INSERT OR REPLACE INTO tags VALUES (?, ?, ?)", rows)
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """An open cache; whatever fails inside is logged, for the cache is not needed to go on."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._path, timeout=60)) as database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS tags (encoder TEXT, string TEXT, vector BLOB,"
+                " PRIMARY KEY (encoder, string)) WITHOUT ROWID"
+            )
+            yield database
+
+    @contextmanager
+    def _dispensable(self) -> Iterator[None]:
+        """Logs what fails inside: without the cache there is only more to encode."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=60)) as database:
-                database.execute(
-                    "CREATE TABLE IF NOT EXISTS tags (encoder TEXT, string TEXT, vector BLOB,"
-                    " PRIMARY KEY (encoder, string)) WITHOUT ROWID"
-                )
-                yield database
+            yield
         except (OSError, sqlite3.OperationalError) as error:
             logger.warning("the tag cache %s cannot be used (%s)", self._path, error)
         except sqlite3.DatabaseError as error:

@@ -87,7 +87,8 @@ class ClipTagEncoder:
     @cached_property
     def _parts(self) -> tuple["CLIPTextModel", "CLIPTokenizer"]:
         model, tokenizer = _load_clip(self._model_name)
-        return model.to(self._device), tokenizer
+        # transformers wraps `to` so that its type is lost
+        return model.to(self._device), tokenizer  # type: ignore[arg-type]
 
 
 def _load_clip(model: str) -> tuple["CLIPTextModel", "CLIPTokenizer"]:
