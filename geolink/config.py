@@ -26,6 +26,8 @@ ENCODERS = {
     "vit_large_patch16_224": EncoderShape(1024, 24),
 }
 
+_MOST_LAYERS = 16
+
 # Downstream features by depth (Bai et al. 2025, section 4), counted from 0.
 _FEATURE_BLOCKS = {12: (2, 5, 8), 24: (7, 11, 15)}
 
@@ -160,13 +162,14 @@ class ModelConfig:
         return cls(**{**data, "feature_blocks": tuple(blocks)})
 
     def _check_numbers(self) -> None:
-        for name in ("image_size", "classes", "semantic_dim", "osm_dim", "osm_layers"):
-            _require_count(name, getattr(self, name), least=1)
+        for name in ("image_size", "classes", "semantic_dim", "osm_dim"):
+            _require_count(name, getattr(self, name))
         for name in ("fusion_dim", "fusion_heads", "decoder_width"):
-            _require_count(name, getattr(self, name), least=1)
+            _require_count(name, getattr(self, name))
         _require_count("bands", self.bands, least=3)
+        _require_count("osm_layers", self.osm_layers, most=_MOST_LAYERS)
         if self.max_nodes is not None:
-            _require_count("max_nodes", self.max_nodes, least=1)
+            _require_count("max_nodes", self.max_nodes)
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in 0..1 (1 excluded), got {self.dropout!r}")
         if self.image_size % self.patch_size:
@@ -208,7 +211,7 @@ class ModelConfig:
             )
 
 
-def _require_count(name: str, value: object, *, least: int) -> None:
-    """Refuse anything but a whole number of at least `least` (True and False are no numbers)."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")
+def _require_count(name: str, value: object, *, least: int = 1, most: int = 10**6) -> None:
+    """Refuse anything but a whole number in a range (True and False are no numbers)."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ConfigError(f"{name} must be a whole number from {least} to {most}, got {value!r}")

@@ -9,7 +9,7 @@ from geolink.config import ModelConfig
 from geolink.graphs.schema import NODE_TYPES, NodeType
 from geolink.models.graph_batch import GraphBatch
 from geolink.models.image_encoder import ImageFeatures, as_map
-from geolink.models.positions import GridPositions, as_points, embed_points
+from geolink.models.positions import as_points, embed_grid, embed_points
 from geolink.models.slots import Slots
 
 
@@ -46,7 +46,7 @@ class Fusion(nn.Module):
         self.node_projection = nn.ModuleDict(
             {kind: nn.Linear(config.osm_dim, width) for kind in NODE_TYPES}
         )
-        self.positions = GridPositions(config.grid_size, width)
+        self.width, self.grid_size = width, config.grid_size
         self.block = TwoWayBlock(width, config.fusion_heads, dropout=config.dropout)
         self.empty_token = nn.Parameter(0.02 * torch.randn(width)) if config.empty_token else None
 
@@ -67,7 +67,7 @@ class Fusion(nn.Module):
             self._sequences(nodes, Slots.of(graphs, self.max_nodes), graphs)
         )
         tokens = self.image_projection(image.tokens)
-        tokens = self.block.inform_image(tokens, self.positions(image.grid), sequences)
+        tokens = self.block.inform_image(tokens, self._token_positions(image), sequences)
         return as_map(tokens, image.grid)
 
     def _sequences(
@@ -84,10 +84,15 @@ class Fusion(nn.Module):
         padding[:, 0] = False
         return NodeSequences(values, positions, padding, present)
 
+    def _token_positions(self, image: ImageFeatures) -> Tensor:
+        """(1 + h * w, D) embeddings of the image tokens."""
+        device = image.tokens.device
+        return embed_grid(image.grid, self.width, grid_size=self.grid_size, device=device)
+
     def _node_positions(self, keypoints: Tensor) -> Tensor:
         """(N, D) mean embedding of the key-points of each node, in patch units."""
-        xy = as_points(keypoints) * self.positions.grid_size  # (N, K, 2)
-        return embed_points(xy, self.positions.width).mean(dim=1)
+        xy = as_points(keypoints) * self.grid_size  # (N, K, 2)
+        return embed_points(xy, self.width).mean(dim=1)
 
 
 class TwoWayBlock(nn.Module):

@@ -5,11 +5,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geolink.config import ModelConfig
+from geolink.models.card import ModelCard
 from geolink.models.fusion import Fusion
 from geolink.models.graph_batch import GraphBatch, Graphs, collate
 from geolink.models.heads import UperNet
 from geolink.models.image_encoder import ImageEncoder, ImageFeatures
 from geolink.models.osm_encoder import OsmEncoder
+from geolink.models.pretraining import Pretraining
 
 
 class GeoLink(nn.Module):
@@ -20,6 +22,8 @@ class GeoLink(nn.Module):
     mean and deviation of ImageNet.
     """
 
+    card: ModelCard  # what the weights are; only models that were loaded have one
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -27,6 +31,7 @@ class GeoLink(nn.Module):
         self.osm = OsmEncoder(config)
         self.fusion = Fusion(config)
         self.decoder = UperNet(config)
+        self.pretraining = Pretraining(config) if config.pretraining else None
 
     def forward(self, images: Tensor, graphs: Graphs = None) -> Tensor:
         """Class scores (B, classes, H, W) before softmax, of (B, bands, H, W) images."""

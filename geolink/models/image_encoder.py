@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from geolink.config import ModelConfig
 from geolink.errors import InputError
-from geolink.models.positions import GridPositions
+from geolink.models.positions import embed_grid
 
 
 class ImageFeatures(NamedTuple):
@@ -47,7 +47,6 @@ class ImageEncoder(nn.Module):
         )
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.encoder.width))
         nn.init.normal_(self.cls_token, std=0.02)
-        self.positions = GridPositions(config.grid_size, config.encoder.width)
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Feature maps and last tokens of (B, bands, H, W) images.
@@ -59,7 +58,10 @@ class ImageEncoder(nn.Module):
         patches = self.vit.patch_embed(images)  # (B, h, w, C)
         grid = patches.shape[1], patches.shape[2]
         class_token = self.cls_token.expand(len(images), -1, -1)
-        tokens = torch.cat([class_token, patches.flatten(1, 2)], dim=1) + self.positions(grid)
+        tokens = torch.cat([class_token, patches.flatten(1, 2)], dim=1)
+        tokens = tokens + embed_grid(
+            grid, tokens.shape[2], grid_size=self.config.grid_size, device=tokens.device
+        )
         maps = []
         for index, block in enumerate(self.vit.blocks):
             tokens = block(tokens)

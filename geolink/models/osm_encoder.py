@@ -1,5 +1,6 @@
 """OSM graph to node encodings: heterogeneous graph attention."""
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, HeteroConv, LayerNorm
 
@@ -59,6 +60,9 @@ class GraphLayer(nn.Module):
         return {kind: self._normalise(kind, messages[kind].relu(), graphs) for kind in NODE_TYPES}
 
     def _normalise(self, kind: NodeType, nodes: Tensor, graphs: GraphBatch) -> Tensor:
-        scope = (graphs.tile[kind], graphs.size) if self.norm_by_tile else ()
-        normalised: Tensor = self.norm[kind](nodes, *scope)
+        """LayerNorm; its scope counts only where it runs over more than each node."""
+        tile, tiles = graphs.tile[kind], graphs.size
+        if not self.norm_by_tile:
+            tile, tiles = torch.zeros_like(tile), 1
+        normalised: Tensor = self.norm[kind](nodes, tile, tiles)
         return normalised

@@ -1,0 +1,42 @@
+import torch
+
+from geolink.models.graph_batch import collate
+from geolink.models.slots import Slots
+
+
+def slots_of(graphs, max_nodes=None):
+    batch = collate(graphs, len(graphs), semantic_dim=384)
+    return batch, Slots.of(batch, max_nodes)
+
+
+def test_every_node_has_a_slot_in_its_tile(make_graph):
+    batch, slots = slots_of([make_graph(2, 1, 3), None, make_graph(4, 0, 0)])
+    assert slots.shape == (3, 6)
+    tiles = torch.cat(list(batch.tile.values()))
+    padded = slots.pad(1 + torch.arange(10.0)[:, None])[..., 0]
+    for tile in range(3):
+        expected = 1 + (tiles == tile).nonzero()[:, 0]
+        assert padded[tile][padded[tile] > 0].tolist() == expected.tolist()
+    assert torch.equal(slots.padding(), padded == 0)
+
+
+def test_no_nodes_at_all():
+    _, slots = slots_of([None, None])
+    assert slots.shape == (2, 1)
+    assert slots.padding().all()
+
+
+def test_the_cap_keeps_the_largest(make_graph):
+    graph = make_graph(3, 2, 2)
+    graph["line"].keypoints = torch.tensor([[0, 0, 0.1, 0, 0, 0.1], [0, 0, 0.5, 0, 0, 0.5]])
+    graph["polygon"].keypoints = torch.tensor([[0.2] * 8, [0.0] * 6 + [0.9, 0.9]])
+    _, slots = slots_of([graph, None], max_nodes=3)
+    # Rows: 3 points, 2 lines, 2 polygons; largest first.
+    assert slots.node.tolist() == [6, 4, 3]
+    assert slots.shape == (2, 3)
+
+
+def test_a_cap_that_nothing_reaches_keeps_all(make_graph):
+    _, slots = slots_of([make_graph(2, 2, 2)], max_nodes=50)
+    assert sorted(slots.node.tolist()) == list(range(6))
+    assert slots.shape == (1, 6)
