@@ -69,11 +69,14 @@ class SceneSampler:
         return Sample(self.imagery.read(grid).rgb, graph, self.labels.read(grid), givers)
 
 
-def normalise(rgb: NDArray[np.uint8]) -> Tensor:
-    """(..., 3, H, W) uint8 pixels to a float32 tensor with ImageNet mean and deviation."""
-    mean = torch.tensor(IMAGE_MEAN).view(3, 1, 1)
-    std = torch.tensor(IMAGE_STD).view(3, 1, 1)
-    return (torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255 - mean) / std
+def normalise(
+    rgb: NDArray[np.uint8],
+    mean: tuple[float, ...] = IMAGE_MEAN,
+    std: tuple[float, ...] = IMAGE_STD,
+) -> Tensor:
+    """(..., 3, H, W) uint8 pixels to a float32 tensor, by a model's mean and deviation."""
+    scaled = torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255
+    return (scaled - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 
 def hide_givers(sample: Sample, share: float, rng: np.random.Generator) -> Sample:
@@ -125,7 +128,7 @@ def flip(sample: Sample, *, transpose: bool, mirror_x: bool, mirror_y: bool) -> 
     if graph is not None:
         graph = graph.clone()
         for kind in NODE_TYPES:
-            xy = graph[kind].keypoints.view(len(graph[kind].keypoints), -1, 2)
+            xy = graph[kind].keypoints.unflatten(1, (-1, 2))  # (N, K, 2)
             xy = xy.flip(-1) if transpose else xy
             sign = torch.tensor([-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0])
             origin = torch.tensor([float(mirror_x), float(mirror_y)])

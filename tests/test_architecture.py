@@ -21,12 +21,12 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("samples",),
     ("models",),
     ("checkpoint",),
-    ("mosaic", "polygons", "metrics", "gpkg", "rasters", "preview"),
+    ("mosaic", "polygons", "sieve", "metrics", "gpkg", "rasters", "preview"),
     ("workflows",),
 )
 # Rooms that stay usable, and quick to import, without a model.
 TORCH_FREE = ("errors", "files", "grid", "legend", "config", "sources", "tiles", "mosaic")
-TORCH_FREE += ("polygons", "metrics", "gpkg", "rasters", "preview")
+TORCH_FREE += ("polygons", "sieve", "metrics", "gpkg", "rasters", "preview")
 
 
 def room(module: str) -> int:

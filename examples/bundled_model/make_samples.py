@@ -1,6 +1,6 @@
 """Cuts training samples (simulated imagery, OSM graph, weak labels) out of OSM extracts.
 
-    python make_samples.py EXTRACT.osm.pbf [...] --out samples --count 3000
+    python make_samples.py EXTRACT.osm.pbf [...] --out samples --count 2000
 
 The imagery is simulated: it is rendered from the same OSM, as land cover only. Every sample has
 its own season, light, colour cast and ground sampling distance. Samples that exist are kept, so an
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("extracts", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=3000, help="samples in all")
+    parser.add_argument("--count", type=int, default=2000, help="samples in all")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     counts = [max(round(args.count * share / APPEARANCES), 1) for share in shares(args.extracts)]

@@ -10,6 +10,7 @@ import argparse
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,14 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import HeteroData
 
+from geolink.checkpoint import ModelCard, save_checkpoint
 from geolink.config import ModelConfig
-from geolink.graphs.tags import TableTagEncoder
+from geolink.graphs.tags import TableTagEncoder, bundled_key_counts
 from geolink.legend import IGNORE, UFZ
 from geolink.models.geolink import GeoLink
 from geolink.samples import (
+    IMAGE_MEAN,
+    IMAGE_STD,
     Sample,
     flip,
     from_arrays,
@@ -34,6 +38,8 @@ from geolink.samples import (
 NO_OSM_SHARE = 0.15  # samples shown without any OSM, so that the image-only path learns
 ALL_HIDDEN_SHARE = 0.45  # samples whose label-giving objects are all hidden
 NONE_HIDDEN_SHARE = 0.15  # samples with everything mapped; the rest hide a random share
+GSD_RANGE = (0.7, 5.0)  # metres: that of the samples, and twice as coarse
+MAX_NODES = 384  # per tile while training, the largest; attention over the densest tiles is slow
 
 
 class Samples(Dataset[Sample]):
@@ -84,6 +90,11 @@ def collate(samples: list[Sample]) -> tuple[Tensor, list[HeteroData | None], Ten
     return images, [s.graph for s in samples], labels
 
 
+def halved(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Images averaged over 2 x 2 pixels, and the label of each upper left one."""
+    return functional.avg_pool2d(images, 2), labels[:, ::2, ::2]
+
+
 def class_weights(folder: Path) -> Tensor:
     """(classes,) weights, the inverse square root of the share of labelled pixels, mean 1."""
     counts = np.zeros(len(UFZ))
@@ -101,6 +112,28 @@ def rate(step: int, steps: int, base: float, warm_up: int = 200) -> float:
     return base * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
 
 
+def model_card(
+    name: str, config: ModelConfig, encoder: TableTagEncoder, samples: int, seen: int
+) -> ModelCard:
+    """The card of the trained model, as far as it is known before it is measured."""
+    return ModelCard(
+        name=name,
+        config=config,
+        legend=UFZ,
+        mean=IMAGE_MEAN,
+        std=IMAGE_STD,
+        gsd_range=GSD_RANGE,
+        tag_encoder=encoder.name,
+        key_counts=bundled_key_counts(),
+        training_data=(
+            f"{samples} tiles ({seen} seen) of simulated orthophotos drawn from OpenStreetMap "
+            "extracts of Baltimore, Bayreuth, Darmstadt, Karlsruhe, Liechtenstein, Monaco and "
+            "Neuss; labels from OSM's own zones; no real imagery, no pretraining"
+        ),
+        licence="MIT; trained on data of OpenStreetMap contributors, ODbL 1.0",
+    )
+
+
 def save_state(path: Path, state: dict[str, object]) -> None:
     """Writes beside the target, then renames, so that a cut never leaves half a state."""
     torch.save(state, path.with_suffix(".tmp"))
@@ -112,9 +145,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("samples", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="geolink-tiny")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument(
+        "--coarse-share",
+        type=float,
+        default=0.7,
+        help="share of the steps, the first ones, at half the resolution and a quarter of the time",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--save-every", type=float, default=180, help="seconds")
@@ -123,7 +163,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = TableTagEncoder()
-    config = ModelConfig(classes=len(UFZ), semantic_dim=encoder.dim, dropout=0.0)
+    config = ModelConfig(
+        classes=len(UFZ), semantic_dim=encoder.dim, dropout=0.0, max_nodes=MAX_NODES
+    )
     model = GeoLink(config).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.rate, betas=(0.9, 0.999), weight_decay=0.05
@@ -149,6 +191,8 @@ def main() -> None:
     for images, graphs, labels in loader:
         for group in optimizer.param_groups:
             group["lr"] = rate(step, args.steps, args.rate)
+        if step < args.coarse_share * args.steps:
+            images, labels = halved(images, labels)
         graphs = [g if g is None else g.to(device) for g in graphs]
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(images.to(device), graphs)
@@ -168,7 +212,11 @@ def main() -> None:
             saved = time.monotonic()
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             save_state(state_file, state)
-    print(f"done: {step} steps on {len(data.files)} samples")
+    trained = GeoLink(replace(config, max_nodes=None))
+    trained.load_state_dict(model.state_dict())
+    card = model_card(args.name, trained.config, encoder, len(data.files), step * args.batch)
+    save_checkpoint(args.out, trained, card, half=True)
+    print(f"done: {step} steps on {len(data.files)} samples, model in {args.out}")
 
 
 if __name__ == "__main__":

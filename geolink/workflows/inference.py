@@ -18,7 +18,6 @@ from geolink.graphs.scene import SceneGraphs
 from geolink.graphs.schema import NODE_TYPES
 from geolink.models.geolink import GeoLink
 from geolink.mosaic import TileResult, TileStatus, TileStore
-from geolink.samples import normalise
 from geolink.sources.base import ImageSource
 from geolink.tiles import TilePlan
 
@@ -65,9 +64,21 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_tile(
-    tile: int, plan: TilePlan, imagery: ImageSource, graphs: SceneGraphs | None
+    tile: int,
+    plan: TilePlan,
+    imagery: ImageSource,
+    graphs: SceneGraphs | None,
+    pixels_of: Callable[[NDArray[np.uint8]], Tensor],
 ) -> PreparedTile:
-    """Reads the image and builds the graph of one tile; a failure is a status, not an error."""
+    """Reads the image and builds the graph of one tile; a failure is a status, not an error.
+
+    Args:
+        tile: its number in the plan.
+        plan: the tiling.
+        imagery: pixels of the scene.
+        graphs: OSM of the scene, None where it is not used.
+        pixels_of: turns (3, side, side) uint8 pixels into what the model takes.
+    """
     grid = plan.tile_grid(tile)
     try:
         pixels = imagery.read(grid)
@@ -80,7 +91,7 @@ def prepare_tile(
     nodes = (0, 0, 0) if graph is None else node_counts(graph)
     status: TileStatus = "ok" if any(nodes) else "no_osm"
     result = TileResult(valid=pixels.valid, status=status, nodes=nodes)
-    return PreparedTile(tile, result, normalise(pixels.rgb), graph if any(nodes) else None)
+    return PreparedTile(tile, result, pixels_of(pixels.rgb), graph if any(nodes) else None)
 
 
 def node_counts(graph: HeteroData) -> tuple[int, int, int]:
@@ -132,9 +143,7 @@ class TileScorer:
     def _score(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
         images = torch.stack([t.image for t in tiles if t.image is not None]).to(self._device)
         graphs = [None if t.graph is None else t.graph.to(self._device) for t in tiles]
-        with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"
-        ):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             scores = self._model.probabilities_with_and_without(images, graphs)
         result: NDArray[np.float16] = scores.transpose(0, 1).half().cpu().numpy()
         return result

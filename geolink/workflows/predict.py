@@ -19,6 +19,7 @@ from geolink.graphs.scene import SceneGraphs
 from geolink.legend import Legend
 from geolink.models.geolink import GeoLink
 from geolink.mosaic import TileStore, fingerprint
+from geolink.samples import normalise
 from geolink.workflows.inference import (
     Progress,
     TileScorer,
@@ -105,14 +106,20 @@ class PredictPlan:
     def rows(self) -> list[tuple[str, str]]:
         """Names and values for a table."""
         sources = [
-            (f"source {i + 1}", ", ".join(str(v) for v in source.values() if v not in (None, False)))
+            (
+                f"source {i + 1}",
+                ", ".join(str(v) for v in source.values() if v not in (None, False)),
+            )
             for i, source in enumerate(self.sources)
         ]
         return [
             ("area", f"{self.area_km2:.2f} km²"),
             ("grid", f"{self.width:,} x {self.height:,} px of {self.gsd:g} m, {self.crs}"),
             ("tiles", f"{self.tiles:,}"),
-            ("work space", f"{self.work_bytes / 1e6:,.0f} MB beside the output, removed at the end"),
+            (
+                "work space",
+                f"{self.work_bytes / 1e6:,.0f} MB beside the output, removed at the end",
+            ),
             ("model", self.model),
             *sources,
             ("download", "nothing"),
@@ -252,7 +259,10 @@ def tile_preparer(scene: Scene, model: GeoLink) -> Callable[[int], Any]:
     if scene.entities is not None:
         encoder, counts = tag_semantics(model.card)
         graphs = SceneGraphs(scene.entities, encoder, counts)
-    return partial(prepare_tile, plan=scene.plan, imagery=scene.imagery, graphs=graphs)
+    pixels_of = partial(normalise, mean=model.card.mean, std=model.card.std)
+    return partial(
+        prepare_tile, plan=scene.plan, imagery=scene.imagery, graphs=graphs, pixels_of=pixels_of
+    )
 
 
 def scene_title(scene: Scene) -> str:

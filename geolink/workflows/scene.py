@@ -1,17 +1,15 @@
 """From a request to a scene: where it is, on which grid, and which sources cover it."""
 
-import hashlib
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from shapely import box, intersects
+from shapely import intersects
 from shapely.geometry.base import BaseGeometry
 
-from geolink.workflows.request import PredictRequest
-from geolink.errors import ConfigError, CoverageError, UnavailableError
-from geolink.grid import GridSpec, reproject
+from geolink.checkpoint import ModelCard
+from geolink.errors import CheckpointError, ConfigError, CoverageError, UnavailableError
+from geolink.graphs.tags import TableTagEncoder, TagEncoder
+from geolink.grid import WGS84, Bounds, GridSpec, reproject
 from geolink.sources.base import ImageSource
 from geolink.sources.entities import OsmEntities
 from geolink.sources.imagery import RasterImagery, open_imagery
@@ -27,6 +25,7 @@ from geolink.sources.places import (
 from geolink.sources.sea import sea_polygons
 from geolink.sources.simulated import SimulatedImagery
 from geolink.tiles import TilePlan
+from geolink.workflows.request import PredictRequest
 
 SAMPLE = "sample"
 SIMULATED_GSD = 1.0
@@ -45,6 +44,7 @@ class Scene:
         tiles: ids of the tiles that meet the area.
         imagery: the pixels.
         entities: OSM in the grid's CRS, None where OSM is not used.
+        files: the files that the sources are read from.
     """
 
     place: Place
@@ -54,6 +54,7 @@ class Scene:
     tiles: list[int]
     imagery: ImageSource
     entities: OsmEntities | None
+    files: tuple[Path, ...]
 
 
 def resolve_place(request: PredictRequest, raster: RasterImagery | None) -> Place:
@@ -61,11 +62,13 @@ def resolve_place(request: PredictRequest, raster: RasterImagery | None) -> Plac
     if request.city is not None:
         return place_from_city(request.city)
     if request.bbox is not None:
-        return place_from_bbox(*request.bbox)
+        return place_from_bbox(Bounds(*request.bbox))
     if request.aoi is not None:
         return place_from_file(request.aoi)
     if raster is None:
-        raise ConfigError("give a place (--city, --bbox or --aoi) or --imagery FILE to map it whole")
+        raise ConfigError(
+            "give a place (--city, --bbox or --aoi) or --imagery FILE to map it whole"
+        )
     return place_from_raster(raster)
 
 
@@ -126,19 +129,32 @@ def build_scene(request: PredictRequest, supported_gsd: tuple[float, float]) -> 
         raise ConfigError("simulated imagery is drawn from OSM: it cannot be used without OSM")
     crs = place.crs
     aoi = place.aoi_metric
-    if raster is not None and not intersects(reproject(raster.footprint, raster.footprint_crs, crs), aoi):
+    if raster is not None and not intersects(reproject(raster.footprint, WGS84, crs), aoi):
         raise CoverageError(f"{raster.info.description} does not meet the area of {place.name}")
     gsd = working_gsd(request.gsd, raster, supported_gsd)
     grid = GridSpec.from_bounds(crs, place.bounds_metric, gsd)
     plan = TilePlan(grid, TILE_SIDE, round(request.overlap * TILE_SIDE))
     around = grid.bounds.buffered(TILE_SIDE * gsd)  # edge tiles reach beyond the grid
     entities = None if osm is None else read_osm(osm, around, crs=crs)
+    files = tuple(Path(p) for p in (request.imagery if raster is not None else None, osm) if p)
     imagery: ImageSource
     if raster is None:
-        assert entities is not None
-        imagery = SimulatedImagery(
-            entities, seed=request.seed, sea=sea_polygons(entities, around)
-        )
+        assert entities is not None  # checked above
+        imagery = SimulatedImagery(entities, seed=request.seed, sea=sea_polygons(entities, around))
     else:
         imagery = raster
-    return Scene(place, aoi, grid, plan, plan.tiles_in(aoi).tolist(), imagery, entities)
+    return Scene(place, aoi, grid, plan, plan.tiles_in(aoi).tolist(), imagery, entities, files)
+
+
+def tag_semantics(card: ModelCard) -> tuple[TagEncoder, dict[str, int]]:
+    """The tag encoder and the key counts that a model was trained with.
+
+    Raises:
+        CheckpointError: the card names an encoder that is not known.
+    """
+    encoder = TableTagEncoder()
+    if card.tag_encoder != encoder.name:
+        raise CheckpointError(
+            f"the model {card.name} reads tags through {card.tag_encoder!r}, which is not available"
+        )
+    return encoder, dict(card.key_counts)

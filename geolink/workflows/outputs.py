@@ -1,0 +1,98 @@
+"""Tile scores to files: rasters, zones, GeoPackage, preview."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+
+from geolink.gpkg import write_geopackage
+from geolink.grid import Bounds
+from geolink.legend import Legend
+from geolink.mosaic import TileStore, blend, tile_frame
+from geolink.polygons import zone_statistics, zones
+from geolink.preview import write_preview
+from geolink.rasters import write_class_map, write_probabilities
+from geolink.workflows.inference import Progress
+from geolink.workflows.request import PredictRequest
+from geolink.workflows.scene import Scene
+
+# Zone outlines may leave the pixel edges by about this many pixels.
+TOLERANCE_PX = 2.0
+
+
+def write_outputs(
+    request: PredictRequest,
+    scene: Scene,
+    store: TileStore,
+    legend: Legend,
+    metadata: dict[str, Any],
+    out: Path,
+    progress: Progress,
+) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+    """Writes everything that a request asks for; the GeoPackage comes last.
+
+    Returns:
+        The layers `zones` and `tiles`.
+    """
+    read = partial(blend, store, scene.plan)
+    steps = ["class map", "zones", "statistics", "rasters", "preview", "GeoPackage"]
+
+    def begin(step: str) -> None:
+        progress("outputs", steps.index(step), len(steps))
+
+    begin("class map")
+    class_map = store.path / "classes.tif"
+    tags = {"GEOLINK": json.dumps(metadata, ensure_ascii=False)}
+    common: dict[str, Any] = {"legend": legend, "metadata": tags}
+    write_class_map(
+        class_map, scene.grid, lambda window: read(window).classes, overwrite=True, **common
+    )
+    begin("zones")
+    outlines = zones(
+        class_map,
+        scene.aoi,
+        min_area_m2=request.min_zone_area_m2,
+        tolerance_m=TOLERANCE_PX * scene.grid.gsd,
+    )
+    begin("statistics")
+    frame = zone_statistics(outlines, scene.grid, read, legend=legend, entities=scene.entities)
+    tiles = tile_frame(store, scene.plan, np.array(scene.tiles))
+    begin("rasters")
+    common |= {"overwrite": request.overwrite, "area": scene.aoi}
+    if request.raster:
+        write_class_map(
+            Path(request.raster), scene.grid, lambda window: read(window).classes, **common
+        )
+    if request.probabilities:
+        write_probabilities(Path(request.probabilities), scene.grid, read, **common)
+    begin("preview")
+    if request.preview:
+        write_preview(
+            Path(request.preview),
+            frame,
+            scene.imagery,
+            bounds=Bounds(*scene.aoi.bounds),
+            legend=legend,
+            title=metadata["title"],
+            credits=credits(metadata),
+            overwrite=request.overwrite,
+        )
+    begin("GeoPackage")
+    write_geopackage(
+        out, frame, tiles, legend=legend, metadata=metadata, overwrite=request.overwrite
+    )
+    progress("outputs", len(steps), len(steps))
+    return frame, tiles
+
+
+def credits(metadata: dict[str, Any]) -> list[str]:
+    """Credit lines of all sources: what it is, whose, under which licence."""
+    lines = [
+        ", ".join(str(source[key]) for key in ("attribution", "licence") if source[key])
+        for source in (metadata["imagery"], metadata["osm"])
+        if source
+    ]
+    return [*dict.fromkeys(filter(None, lines)), metadata["software"]]
