@@ -63,18 +63,37 @@ class Fusion(nn.Module):
         Returns:
             (B, fusion_dim, h, w).
         """
-        sequences = self.block.relate(
-            self._sequences(nodes, Slots.of(graphs, self.max_nodes), graphs)
-        )
+        sequences = self._sequences(nodes, Slots.of(graphs, self.max_nodes), graphs)
+        return as_map(self._hybrid_tokens(image, sequences), image.grid)
+
+    def with_objects(
+        self, image: ImageFeatures, nodes: dict[NodeType, Tensor], graphs: GraphBatch
+    ) -> tuple[Tensor, dict[NodeType, Tensor]]:
+        """Hybrid patch encodings as from `forward`, and hybrid OSM-RS object encodings.
+
+        All nodes are fused, whatever the model's cap, so that each has an encoding.
+
+        Returns:
+            (B, fusion_dim, h, w), and per node type (N, fusion_dim).
+        """
+        slots = Slots.of(graphs, None)
+        sequences = self._sequences(nodes, slots, graphs)
+        tokens = self._hybrid_tokens(image, sequences)
+        objects = self.block.inform_nodes(sequences, tokens, self._token_positions(image))
+        counts = [len(nodes[kind]) for kind in NODE_TYPES]
+        by_type = torch.split(slots.unpad(objects), counts)
+        return as_map(tokens, image.grid), dict(zip(NODE_TYPES, by_type, strict=True))
+
+    def _hybrid_tokens(self, image: ImageFeatures, sequences: NodeSequences) -> Tensor:
+        """(B, 1 + h * w, fusion_dim)."""
         tokens = self.image_projection(image.tokens)
-        tokens = self.block.inform_image(tokens, self._token_positions(image), sequences)
-        return as_map(tokens, image.grid)
+        return self.block.inform_image(tokens, self._token_positions(image), sequences)
 
     def _sequences(
         self, nodes: dict[NodeType, Tensor], slots: Slots, graphs: GraphBatch
     ) -> NodeSequences:
         values = torch.cat([self.node_projection[kind](nodes[kind]) for kind in NODE_TYPES])
-        positions = torch.cat([self._node_positions(graphs.keypoints[k]) for k in NODE_TYPES])
+        positions = torch.cat([self._node_positions(kind, graphs) for kind in NODE_TYPES])
         values, positions = slots.pad(values), slots.pad(positions)
         padding = slots.padding()
         present = ~padding.all(dim=1)[:, None, None]
@@ -82,17 +101,26 @@ class Fusion(nn.Module):
             values = torch.where(present, values, self.empty_token.to(values))
             present = torch.ones_like(present)
         padding[:, 0] = False
-        return NodeSequences(values, positions, padding, present)
+        return self.block.relate(NodeSequences(values, positions, padding, present))
 
     def _token_positions(self, image: ImageFeatures) -> Tensor:
         """(1 + h * w, D) embeddings of the image tokens."""
-        device = image.tokens.device
-        return embed_grid(image.grid, self.width, grid_size=self.grid_size, device=device)
+        return self._table(image.grid, image.tokens.device)
 
-    def _node_positions(self, keypoints: Tensor) -> Tensor:
-        """(N, D) mean embedding of the key-points of each node, in patch units."""
-        xy = as_points(keypoints) * self.grid_size  # (N, K, 2)
-        return embed_points(xy, self.width).mean(dim=1)
+    def _node_positions(self, kind: NodeType, graphs: GraphBatch) -> Tensor:
+        """(N, D) mean embedding of each node's key-points, or of the patches that it covers."""
+        xy = as_points(graphs.keypoints[kind]) * self.grid_size  # (N, K, 2), in patch units
+        positions = embed_points(xy, self.width).mean(dim=1)
+        covered = graphs.coverage.get(kind)
+        if covered is None:
+            return positions
+        patches = self._table((self.grid_size, self.grid_size), xy.device)[1:]
+        total = covered.sum(dim=1, keepdim=True)
+        means = covered @ patches / total.clamp_min(torch.finfo(total.dtype).tiny)
+        return torch.where(total > 0, means, positions)
+
+    def _table(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        return embed_grid(grid, self.width, grid_size=self.grid_size, device=device)
 
 
 class TwoWayBlock(nn.Module):

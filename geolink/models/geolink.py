@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geolink.config import ModelConfig
+from geolink.graphs.schema import NODE_TYPES, NodeType
 from geolink.models.card import ModelCard
 from geolink.models.fusion import Fusion
 from geolink.models.graph_batch import GraphBatch, Graphs, collate
@@ -59,6 +60,24 @@ class GeoLink(nn.Module):
         image: ImageFeatures = self.image(images)
         return [*image.maps, self._fuse(image, self._collate(images, graphs))]
 
+    def encode_objects(
+        self, images: Tensor, graphs: Graphs
+    ) -> tuple[list[Tensor], list[dict[NodeType, Tensor]]]:
+        """Feature maps as from `encode`, and hybrid OSM-RS encodings of the objects themselves.
+
+        Returns:
+            The four maps, and for each image, per node type, (N, fusion_dim) encodings in the order
+            of the graph's nodes.
+        """
+        image: ImageFeatures = self.image(images)
+        batch = self._collate(images, graphs)
+        hybrid, objects = self.fusion.with_objects(image, self.osm(batch), batch)
+        by_tile = [
+            {kind: objects[kind][batch.tile[kind] == tile] for kind in NODE_TYPES}
+            for tile in range(batch.size)
+        ]
+        return [*image.maps, hybrid], by_tile
+
     def probabilities_with_and_without(self, images: Tensor, graphs: Graphs = None) -> Tensor:
         """Class probabilities with OSM and without it, from one pass of the image encoder.
 
@@ -79,5 +98,11 @@ class GeoLink(nn.Module):
         return hybrid
 
     def _collate(self, images: Tensor, graphs: Graphs) -> GraphBatch:
-        batch = collate(graphs, len(images), semantic_dim=self.config.semantic_dim)
+        config = self.config
+        batch = collate(
+            graphs,
+            len(images),
+            semantic_dim=config.semantic_dim,
+            coverage_cells=config.grid_size**2 if config.position == "coverage" else 0,
+        )
         return batch.to(images.device)

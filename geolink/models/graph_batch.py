@@ -1,7 +1,7 @@
 """Graphs of a batch of tiles as plain tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import accumulate
 from typing import TypeAlias
@@ -22,6 +22,7 @@ from geolink.graphs.schema import (
 )
 
 _NO_ROWS = torch.zeros(0, dtype=torch.long)
+COVERED_TYPES: tuple[NodeType, ...] = ("line", "polygon")
 Graphs: TypeAlias = Sequence[HeteroData | None] | Batch | HeteroData | None
 
 
@@ -36,6 +37,8 @@ class GraphBatch:
         tile: per node type, (N,) tile that a node belongs to.
         edge_index: per edge type, (2, E) rows of source and target nodes in the joined tables.
         edge_attr: per edge type, (E, K) one-hot relation.
+        coverage: for lines and polygons, (N, cells) share of each patch that a node covers; empty
+            where the model does not use it.
     """
 
     size: int
@@ -44,6 +47,7 @@ class GraphBatch:
     tile: dict[NodeType, Tensor]
     edge_index: dict[EdgeType, Tensor]
     edge_attr: dict[EdgeType, Tensor]
+    coverage: dict[NodeType, Tensor]
 
     @cached_property
     def has_nodes(self) -> Tensor:
@@ -53,18 +57,18 @@ class GraphBatch:
 
     def to(self, device: torch.device) -> "GraphBatch":
         """The same batch on another device."""
-        x, keypoints, tile = (
-            {kind: tensors[kind].to(device, non_blocking=True) for kind in NODE_TYPES}
-            for tensors in (self.x, self.keypoints, self.tile)
-        )
-        index, attr = (
-            {edge: tensors[edge].to(device, non_blocking=True) for edge in EDGE_TYPES}
-            for tensors in (self.edge_index, self.edge_attr)
-        )
-        return GraphBatch(self.size, x, keypoints, tile, index, attr)
+        tables = {
+            table.name: {
+                key: tensor.to(device, non_blocking=True)
+                for key, tensor in getattr(self, table.name).items()
+            }
+            for table in fields(self)
+            if table.name != "size"
+        }
+        return GraphBatch(self.size, **tables)
 
 
-def collate(graphs: Graphs, size: int, *, semantic_dim: int) -> GraphBatch:
+def collate(graphs: Graphs, size: int, *, semantic_dim: int, coverage_cells: int = 0) -> GraphBatch:
     """Joins the graphs of a batch.
 
     This does for a fixed schema what `Batch.from_data_list` does for any, in one concatenation per
@@ -75,6 +79,7 @@ def collate(graphs: Graphs, size: int, *, semantic_dim: int) -> GraphBatch:
             or None for no OSM at all.
         size: tiles in the batch.
         semantic_dim: width of the semantic vectors that the model expects.
+        coverage_cells: patches of a tile that the nodes' coverage must speak of; 0 leaves it out.
 
     Raises:
         GraphError: there are not as many graphs as tiles, or one does not follow the schema.
@@ -85,8 +90,11 @@ def collate(graphs: Graphs, size: int, *, semantic_dim: int) -> GraphBatch:
         raise GraphError(f"got {count} graphs for {size} images; give one graph (or None) each")
     present = [(tile, part) for tile, part in enumerate(parts) if part is not None]
     for _, part in present:
-        _check(part, semantic_dim)
-    return _join(present, size, semantic_dim)
+        _check_nodes(part, semantic_dim)
+        _check_edges(part)
+        if coverage_cells:
+            _check_coverage(part, coverage_cells)
+    return _join(present, size, semantic_dim, coverage_cells)
 
 
 def _as_list(
@@ -97,7 +105,9 @@ def _as_list(
     return [graphs] if isinstance(graphs, HeteroData) else list(graphs)
 
 
-def _join(present: list[tuple[int, HeteroData]], size: int, semantic_dim: int) -> GraphBatch:
+def _join(
+    present: list[tuple[int, HeteroData]], size: int, semantic_dim: int, coverage_cells: int
+) -> GraphBatch:
     x, keypoints, tile, offsets = {}, {}, {}, {}
     for kind in NODE_TYPES:
         stores = [graph[kind] for _, graph in present]
@@ -119,7 +129,11 @@ def _join(present: list[tuple[int, HeteroData]], size: int, semantic_dim: int) -
         attr[edge] = _cat(
             [store.edge_attr for store in stores], torch.zeros(0, len(RELATIONS[edge]))
         )
-    return GraphBatch(size, x, keypoints, tile, index, attr)
+    coverage = {}
+    for kind in COVERED_TYPES if coverage_cells else ():
+        shares = [graph[kind].coverage for _, graph in present]
+        coverage[kind] = _cat(shares, torch.zeros(0, coverage_cells))
+    return GraphBatch(size, x, keypoints, tile, index, attr, coverage)
 
 
 def _cat(tensors: list[Tensor], empty: Tensor, dim: int = 0) -> Tensor:
@@ -135,12 +149,8 @@ def _tiles(tile: int, store: NodeStorage) -> Tensor:
     return torch.full((len(store.x),), tile, device=store.x.device)
 
 
-def _check(graph: HeteroData, semantic_dim: int) -> None:
-    """Refuse a graph that does not follow the schema.
-
-    Raises:
-        GraphError: a type or a tensor is missing or has another width.
-    """
+def _check_nodes(graph: HeteroData, semantic_dim: int) -> None:
+    """Refuse node types or tensors that are missing or of another width."""
     for kind in NODE_TYPES:
         if kind not in graph.node_types or not {"x", "keypoints"}.issubset(graph[kind].keys()):
             raise GraphError(f"the graph has no {kind} nodes with x and keypoints; build it again")
@@ -151,6 +161,10 @@ def _check(graph: HeteroData, semantic_dim: int) -> None:
             )
         if graph[kind].keypoints.shape != (len(graph[kind].x), KEYPOINT_WIDTHS[kind]):
             raise GraphError(f"{kind} nodes need {KEYPOINT_WIDTHS[kind]} key-point numbers each")
+
+
+def _check_edges(graph: HeteroData) -> None:
+    """Refuse edge types or tensors that are missing or of another width."""
     for edge in EDGE_TYPES:
         if edge not in graph.edge_types or not {"edge_index", "edge_attr"}.issubset(
             graph[edge].keys()
@@ -159,4 +173,15 @@ def _check(graph: HeteroData, semantic_dim: int) -> None:
         if graph[edge].edge_attr.shape[1:] != (len(RELATIONS[edge]),):
             raise GraphError(
                 f"{edge[0]}-{edge[2]} edges need {len(RELATIONS[edge])} relation columns"
+            )
+
+
+def _check_coverage(graph: HeteroData, cells: int) -> None:
+    """Refuse a graph without the coverage that the model's positions need."""
+    for kind in COVERED_TYPES:
+        shape = (len(graph[kind].x), cells)
+        if "coverage" not in graph[kind] or graph[kind].coverage.shape != shape:
+            raise GraphError(
+                f"{kind} nodes need the coverage of {cells} patches; "
+                "add it with geolink.graphs.coverage.add_coverage"
             )

@@ -62,7 +62,7 @@ class PatchDecoder(nn.Module):
             grid: patches per column and per row (h, w).
 
         Returns:
-            (B, h * w, bands * patch_size^2).
+            (B, h * w, patch_size^2 * bands), pixel by pixel, row by row.
         """
         embedded = self.embed(tokens)
         batch, width = len(tokens), embedded.shape[2]

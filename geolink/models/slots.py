@@ -51,6 +51,12 @@ class Slots:
         padded[self.tile, self.slot] = values[self.node]
         return padded
 
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(B, N, D) to (nodes, D), the inverse of `pad` where every node has a slot."""
+        values = padded.new_empty(len(self.node), padded.shape[2])
+        values[self.node] = padded[self.tile, self.slot]
+        return values
+
     def padding(self) -> Tensor:
         """(B, N) True where there is no node."""
         padding = torch.ones(self.shape, dtype=torch.bool, device=self.tile.device)
@@ -61,16 +67,18 @@ class Slots:
 def _by_size(graphs: GraphBatch) -> Tensor:
     """Order of all nodes, largest first, that does not depend on the order of the input.
 
-    Size is the diagonal of the rectangle around a node's key-points, so that points come last;
-    equal sizes are ordered by place.
+    Size is a node's area or length in patches where its coverage is known, else the diagonal of the
+    rectangle around its key-points; points have none. Equal sizes are ordered by place.
     """
-    spans, places = [], []
+    sizes, places = [], []
     for kind in NODE_TYPES:
         xy = as_points(graphs.keypoints[kind])  # (N, K, 2)
-        spans.append((xy.amax(1) - xy.amin(1)).norm(dim=1))
+        covered = graphs.coverage.get(kind)
+        span = (xy.amax(1) - xy.amin(1)).norm(dim=1)
+        sizes.append(span if covered is None else covered.sum(1))
         places.append(xy.mean(1))
     place = torch.cat(places)
     order = place[:, 0].argsort(stable=True)
-    for key in (place[:, 1], -torch.cat(spans)):
+    for key in (place[:, 1], -torch.cat(sizes)):
         order = order[key[order].argsort(stable=True)]
     return order

@@ -215,3 +215,45 @@ def test_bfloat16_on_a_gpu_is_close(model, make_graph):
     with torch.autocast("cuda", torch.bfloat16):
         found = on_gpu(images.cuda(), graphs)
     torch.testing.assert_close(found.float().cpu(), expected, rtol=0.1, atol=0.1)
+
+
+@torch.no_grad()
+def test_objects_come_in_the_order_of_the_nodes(model, make_graph):
+    images, graphs = new_images(3), [make_graph(4, 3, 2), None, make_graph(1, 0, 6, seed=4)]
+    maps, objects = model.encode_objects(images, graphs)
+    for found, expected in zip(maps, model.encode(images, graphs), strict=True):
+        torch.testing.assert_close(found, expected, **CLOSE)
+    assert [[len(tile[k]) for k in NODE_TYPES] for tile in objects] == [
+        [4, 3, 2],
+        [0, 0, 0],
+        [1, 0, 6],
+    ]
+    _, alone = model.encode_objects(images[2:], [shuffled(graphs[2])])
+    order = torch.cdist(graphs[2]["polygon"].x, shuffled(graphs[2])["polygon"].x).argmin(1)
+    torch.testing.assert_close(alone[0]["polygon"][order], objects[2]["polygon"], **CLOSE)
+
+
+@torch.no_grad()
+def test_objects_of_a_capped_model_are_complete(make_graph):
+    _, objects = new_model(max_nodes=2).encode_objects(new_images(), make_graph(3, 3, 3))
+    assert all(
+        objects[0][kind].isfinite().all() and len(objects[0][kind]) == 3 for kind in NODE_TYPES
+    )
+
+
+@torch.no_grad()
+def test_coverage_places_nodes(make_graph):
+    model = new_model(position="coverage")
+    graph = make_graph(2, 2, 2)
+    with pytest.raises(GraphError, match="line nodes need the coverage of 16 patches"):
+        model(new_images(), graph)
+    graph["line"].coverage = torch.rand(2, 16)
+    graph["polygon"].coverage = torch.zeros(2, 16)
+    moved = graph.clone()
+    moved["line"].coverage = graph["line"].coverage.flip(1)
+    scaled = graph.clone()
+    scaled["line"].coverage = 3 * graph["line"].coverage
+    logits = model(new_images(), graph)
+    assert logits.isfinite().all()
+    torch.testing.assert_close(model(new_images(), scaled), logits, **CLOSE)
+    assert not torch.allclose(model(new_images(), moved), logits, atol=1e-4)

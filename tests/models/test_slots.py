@@ -40,3 +40,17 @@ def test_a_cap_that_nothing_reaches_keeps_all(make_graph):
     _, slots = slots_of([make_graph(2, 2, 2)], max_nodes=50)
     assert sorted(slots.node.tolist()) == list(range(6))
     assert slots.shape == (1, 6)
+
+
+def test_unpad_is_the_inverse_of_pad(make_graph):
+    _, slots = slots_of([make_graph(2, 1, 3), None, make_graph(4, 0, 0)])
+    values = torch.randn(10, 5)
+    assert torch.equal(slots.unpad(slots.pad(values)), values)
+
+
+def test_the_cap_goes_by_coverage_where_it_is_known(make_graph):
+    graph = make_graph(1, 2, 2)
+    graph["line"].coverage = torch.tensor([[0.5, 0.0], [2.0, 3.0]])
+    graph["polygon"].coverage = torch.tensor([[1.0, 1.0], [0.1, 0.1]])
+    batch = collate([graph], 1, semantic_dim=384, coverage_cells=2)
+    assert Slots.of(batch, 2).node.tolist() == [2, 3]

@@ -1,0 +1,50 @@
+"""Further raster bands beside red, green and blue."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from geolink.errors import ConfigError
+from geolink.models.geolink import GeoLink
+
+
+def add_bands(model: GeoLink, bands: int) -> GeoLink:
+    """A model for images with more bands, such as near infrared or height after RGB.
+
+    The weights of the known bands are kept and those of the new ones start at zero, so that before
+    any training the new model says what the old one says.
+
+    Args:
+        model: the model to start from; it is not changed.
+        bands: bands of the new model's images; the first are the old model's.
+
+    Raises:
+        ConfigError: the model already has as many bands.
+    """
+    known = model.config.bands
+    if bands <= known:
+        raise ConfigError(f"the model already has {known} bands; ask for more than that")
+    with torch.device("meta"):
+        wider = GeoLink(replace(model.config, bands=bands))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name, tensor in wider.state_dict().items():
+        if tensor.shape != state[name].shape:
+            state[name] = _widened(state[name], tensor.shape, known, bands)
+    wider.load_state_dict(state, assign=True)
+    return wider.train(model.training)
+
+
+def _widened(weights: Tensor, shape: torch.Size, known: int, bands: int) -> Tensor:
+    """Weights with room for more bands, by the axis that holds them.
+
+    Patch embedding (C, bands, p, p) has an axis of its own; the pixels of the pretraining decoder
+    (p * p * bands, ...) hold the bands innermost.
+    """
+    wide = weights.new_zeros(shape)
+    if weights.ndim == 4:
+        wide[:, :known] = weights
+    else:
+        pixels = wide.view(len(wide) // bands, bands, *shape[1:])
+        pixels[:, :known] = weights.view(len(weights) // known, known, *shape[1:])
+    return wide
