@@ -1,5 +1,29 @@
 """Urban functional zones from imagery and OpenStreetMap, after GeoLink (Bai et al. 2025)."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from geolink._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from geolink.checkpoint import load_model
+    from geolink.graphs.build import build_graph
+    from geolink.workflows.predict import predict
+    from geolink.workflows.request import PredictRequest
+
+__all__ = ["PredictRequest", "__version__", "build_graph", "load_model", "predict"]
+
+# Imported when first used, so that `import geolink` and `geolink --help` stay quick.
+_HOMES = {
+    "PredictRequest": "geolink.workflows.request",
+    "build_graph": "geolink.graphs.build",
+    "load_model": "geolink.checkpoint",
+    "predict": "geolink.workflows.predict",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """The public names, from where they live."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

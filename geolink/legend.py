@@ -45,6 +45,7 @@ class Legend:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Class names in the order of their ids."""
         return tuple(c.name for c in self.classes)
 
     def id_of(self, name: str) -> int:

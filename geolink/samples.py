@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shapely import Geometry
+from shapely import MultiPolygon
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from geolink.graphs.scene import SceneGraphs
-from geolink.graphs.schema import EDGE_TYPES, NODE_TYPES
+from geolink.graphs.schema import EDGE_TYPES, NODE_TYPES, NodeType
 from geolink.grid import GridSpec
 from geolink.sources.base import ImageSource
 from geolink.sources.entities import OsmEntities
@@ -36,7 +36,7 @@ class Sample:
     rgb: NDArray[np.uint8]
     graph: HeteroData | None
     label: NDArray[np.uint8]
-    givers: Mapping[str, NDArray[np.bool_]]
+    givers: Mapping[NodeType, NDArray[np.bool_]]
 
 
 class SceneSampler:
@@ -55,7 +55,7 @@ class SceneSampler:
         entities: OsmEntities,
         graphs: SceneGraphs,
         *,
-        sea: Geometry | None = None,
+        sea: MultiPolygon | None = None,
     ) -> None:
         self.imagery = imagery
         self.graphs = graphs
@@ -102,7 +102,7 @@ def hide_givers(sample: Sample, share: float, rng: np.random.Generator) -> Sampl
     return replace(sample, graph=keep_nodes(sample.graph, keep), givers=givers)
 
 
-def keep_nodes(graph: HeteroData, keep: Mapping[str, Tensor]) -> HeteroData:
+def keep_nodes(graph: HeteroData, keep: Mapping[NodeType, Tensor]) -> HeteroData:
     """The graph of the nodes whose (N,) bool mask is True, and of the edges between them."""
     if any(kind == "point" and not mask.all() for kind, mask in keep.items()):
         raise ValueError("dropping points would leave Delaunay edges of points that are gone")

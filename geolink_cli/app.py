@@ -1,6 +1,7 @@
 """The `geolink` command: its sub-commands, and the one place where errors become exit codes."""
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -40,6 +41,8 @@ app.command()(predict)
 
 def main() -> None:
     """Runs the command line; known errors become one sentence and an exit code."""
+    # torch-geometric's own business, of no use to who reads this terminal.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     try:
         app()
     except GeolinkError as error:

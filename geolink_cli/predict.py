@@ -90,8 +90,9 @@ def predict(
         geolink predict --imagery ortho.tif --osm extract.osm.pbf --out town.gpkg --preview town.png
     """
     from geolink.workflows import predict as workflow
+    from geolink.workflows.request import PredictRequest
 
-    request = workflow.PredictRequest(
+    request = PredictRequest(
         city=city,
         bbox=options.parse_bbox(bbox),
         aoi=aoi,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def zone_table(result: "PredictResult") -> Table:
     """Area, share, zones and confidence per class, largest first, each with its map colour."""
-    table = Table(title=result.title, title_justify="left")
+    table = Table(title=result.title, title_justify="left", caption=result.caption or None)
     table.add_column("class")
     for heading in ("km²", "share", "zones", "confidence", "OSM gain"):
         table.add_column(heading, justify="right")

@@ -38,6 +38,7 @@ class OsmEntities:
 
     @property
     def crs(self) -> CRS:
+        """The scene's metric CRS."""
         crs: CRS = self.polygon.crs
         return crs
 

@@ -388,7 +388,7 @@ def _entities(
     }
     if dropped:
         counts = ", ".join(f"{count} with {reason}" for reason, count in sorted(dropped.items()))
-        logger.warning("%s: left out %s", info.description, counts)
+        logger.info("%s: left out %s", info.description, counts)
     return OsmEntities(**frames, info=info, dropped=dict(sorted(dropped.items())))
 
 

@@ -55,6 +55,7 @@ class PredictResult:
         tiles: number of tiles by status.
         simulated: True where the imagery was rendered, not observed.
         seconds: wall time.
+        metadata: the record that went into the GeoPackage.
     """
 
     out: Path
@@ -64,6 +65,13 @@ class PredictResult:
     simulated: bool
     seconds: float
     metadata: dict[str, Any] = field(repr=False)
+
+    @property
+    def caption(self) -> str:
+        """What was left out of the OSM extract, and why; empty where nothing was."""
+        dropped: dict[str, int] = self.metadata["dropped_entities"]
+        counts = ", ".join(f"{count:,} with {reason}" for reason, count in dropped.items())
+        return f"OSM objects left out: {counts}" if counts else ""
 
     @property
     def summary(self) -> str:
@@ -135,7 +143,9 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def predict(
-    request: PredictRequest | None = None, progress: Progress = _silent, **settings: Any
+    request: PredictRequest | None = None,
+    progress: Progress = _silent,
+    **settings: Any,  # noqa: ANN401 - checked by PredictRequest
 ) -> PredictResult:
     """Maps the functional zones of a place into a GeoPackage.
 
@@ -187,7 +197,10 @@ def predict(
     )
 
 
-def plan(request: PredictRequest | None = None, **settings: Any) -> PredictPlan:
+def plan(
+    request: PredictRequest | None = None,
+    **settings: Any,  # noqa: ANN401 - checked by PredictRequest
+) -> PredictPlan:
     """What `predict` would do with the same arguments, without doing it.
 
     Raises:

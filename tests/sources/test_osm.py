@@ -291,7 +291,7 @@ def test_broken_geometries_are_repaired_or_counted(
     extract.way([(0, 0), (0.001, 0), (0.002, 0)], {"landuse": "grass"}, closed=True)  # no surface
     extract.way([(0, 0), (0, 0)], {"highway": "path"})  # no length
     extract.way([(0, 0), (0.001, 0)], {"highway": "path"})
-    with caplog.at_level(logging.WARNING, "geolink"):
+    with caplog.at_level(logging.INFO, "geolink"):
         entities = read(extract, tmp_path)
     assert list(entities.polygon["osm_id"]) == ["way/1", "way/1"]  # two wings
     assert list(entities.line["osm_id"]) == ["way/4"]
