@@ -15,7 +15,7 @@ from geolink.models.slots import Slots
 
 @dataclass(frozen=True)
 class NodeSequences:
-    """The fused nodes of each tile as one padded sequence.
+    """The fused nodes of B tiles as padded sequences.
 
     Attributes:
         values: (B, N, D) node vectors.
@@ -63,8 +63,9 @@ class Fusion(nn.Module):
         Returns:
             (B, fusion_dim, h, w).
         """
-        sequences = self._sequences(nodes, Slots.of(graphs, self.max_nodes), graphs)
-        return as_map(self._hybrid_tokens(image, sequences), image.grid)
+        groups = Slots.groups(graphs, self.max_nodes)
+        hybrid, _ = self._fuse(image, nodes, graphs, groups)
+        return as_map(hybrid, image.grid)
 
     def with_objects(
         self, image: ImageFeatures, nodes: dict[NodeType, Tensor], graphs: GraphBatch
@@ -76,24 +77,41 @@ class Fusion(nn.Module):
         Returns:
             (B, fusion_dim, h, w), and per node type (N, fusion_dim).
         """
-        slots = Slots.of(graphs, None)
-        sequences = self._sequences(nodes, slots, graphs)
-        tokens = self._hybrid_tokens(image, sequences)
-        objects = self.block.inform_nodes(sequences, tokens, self._token_positions(image))
-        counts = [len(nodes[kind]) for kind in NODE_TYPES]
-        by_type = torch.split(slots.unpad(objects), counts)
-        return as_map(tokens, image.grid), dict(zip(NODE_TYPES, by_type, strict=True))
+        groups = Slots.groups(graphs, None)
+        hybrid, sequences = self._fuse(image, nodes, graphs, groups)
+        positions = self._token_positions(image)
+        objects = torch.cat(
+            [
+                slots.unpad(self.block.inform_nodes(sequence, hybrid[slots.tiles], positions))
+                for slots, sequence in zip(groups, sequences, strict=True)
+            ]
+        )
+        objects = _restored(objects, torch.cat([slots.node for slots in groups]))
+        by_type = torch.split(objects, [len(nodes[kind]) for kind in NODE_TYPES])
+        return as_map(hybrid, image.grid), dict(zip(NODE_TYPES, by_type, strict=True))
 
-    def _hybrid_tokens(self, image: ImageFeatures, sequences: NodeSequences) -> Tensor:
-        """(B, 1 + h * w, fusion_dim)."""
-        tokens = self.image_projection(image.tokens)
-        return self.block.inform_image(tokens, self._token_positions(image), sequences)
-
-    def _sequences(
-        self, nodes: dict[NodeType, Tensor], slots: Slots, graphs: GraphBatch
-    ) -> NodeSequences:
+    def _fuse(
+        self,
+        image: ImageFeatures,
+        nodes: dict[NodeType, Tensor],
+        graphs: GraphBatch,
+        groups: list[Slots],
+    ) -> tuple[Tensor, list[NodeSequences]]:
+        """Hybrid tokens (B, 1 + h * w, fusion_dim) and, per group of tiles, its related nodes."""
+        tokens, places = self.image_projection(image.tokens), self._token_positions(image)
         values = torch.cat([self.node_projection[kind](nodes[kind]) for kind in NODE_TYPES])
         positions = torch.cat([self._node_positions(kind, graphs) for kind in NODE_TYPES])
+        sequences = [self._sequences(values, positions, slots) for slots in groups]
+        hybrid = torch.cat(
+            [
+                self.block.inform_image(tokens[slots.tiles], places, sequence)
+                for slots, sequence in zip(groups, sequences, strict=True)
+            ]
+        )
+        return _restored(hybrid, torch.cat([slots.tiles for slots in groups])), sequences
+
+    def _sequences(self, values: Tensor, positions: Tensor, slots: Slots) -> NodeSequences:
+        """The nodes of a group of tiles after they have looked at each other."""
         values, positions = slots.pad(values), slots.pad(positions)
         padding = slots.padding()
         present = ~padding.all(dim=1)[:, None, None]
@@ -172,3 +190,8 @@ def _attend(
     gained: Tensor
     gained, _ = attention(query, key, value, key_padding_mask=padding, need_weights=False)
     return gained
+
+
+def _restored(rows: Tensor, places: Tensor) -> Tensor:
+    """Rows that belong to `places`, a permutation, in the order of the places."""
+    return rows[places.argsort()]

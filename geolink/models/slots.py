@@ -10,58 +10,79 @@ from geolink.graphs.schema import NODE_TYPES
 from geolink.models.graph_batch import GraphBatch
 from geolink.models.positions import as_points
 
+_SHORT = 32  # sequences up to this length are padded to one another without loss
+
 
 @dataclass(frozen=True)
 class Slots:
-    """Places of the fused nodes of B tiles in sequences of N slots.
+    """Places of the fused nodes of T tiles in sequences of N slots.
 
     Attributes:
+        tiles: (T,) the tiles, ascending.
         node: (K,) row of each fused node among all nodes, types joined in the schema's order.
-        tile: (K,) its tile.
+        row: (K,) row of its tile in `tiles`.
         slot: (K,) its place in the tile's sequence.
-        shape: (B, N); N is at least 1.
+        length: N, at least 1.
     """
 
+    tiles: Tensor
     node: Tensor
-    tile: Tensor
+    row: Tensor
     slot: Tensor
-    shape: tuple[int, int]
+    length: int
 
     @classmethod
-    def of(cls, graphs: GraphBatch, max_nodes: int | None) -> Self:
-        """Slots of all nodes, or of the `max_nodes` largest of each tile."""
-        tile = torch.cat([graphs.tile[kind] for kind in NODE_TYPES])
-        node = torch.arange(len(tile), device=tile.device)
-        if max_nodes is not None:
-            node = node[_by_size(graphs)]
-        node = node[tile[node].argsort(stable=True)]
-        tile = tile[node]
+    def groups(cls, graphs: GraphBatch, max_nodes: int | None) -> list[Self]:
+        """Slots of all nodes, or of the `max_nodes` largest of each tile.
+
+        Tiles share a group where their numbers of nodes lie between the same powers of two, so that
+        one dense tile does not make the others pay for its length.
+        """
+        node, tile, slot = _ranked(graphs, max_nodes)
         counts = torch.bincount(tile, minlength=graphs.size)
-        starts = counts.cumsum(0) - counts
-        slot = torch.arange(len(tile), device=tile.device) - starts[tile]
-        length = max(int(counts.max()), 1)
-        if max_nodes is not None and length > max_nodes:
-            kept = slot < max_nodes
-            node, tile, slot, length = node[kept], tile[kept], slot[kept], max_nodes
-        return cls(node, tile, slot, (graphs.size, length))
+        level = counts.clamp_min(_SHORT).log2().ceil()
+        groups = []
+        for value in torch.unique(level):
+            tiles = (level == value).nonzero()[:, 0]
+            mine = level[tile] == value
+            row = torch.searchsorted(tiles, tile[mine])
+            length = max(int(counts[tiles].max()), 1)
+            groups.append(cls(tiles, node[mine], row, slot[mine], length))
+        return groups
 
     def pad(self, values: Tensor) -> Tensor:
-        """(nodes, D) to (B, N, D), 0 where there is no node."""
-        padded = values.new_zeros(*self.shape, values.shape[1])
-        padded[self.tile, self.slot] = values[self.node]
+        """(nodes, D) of all tiles to (T, N, D), 0 where there is no node."""
+        padded = values.new_zeros(len(self.tiles), self.length, values.shape[1])
+        padded[self.row, self.slot] = values[self.node]
         return padded
 
     def unpad(self, padded: Tensor) -> Tensor:
-        """(B, N, D) to (nodes, D), the inverse of `pad` where every node has a slot."""
-        values = padded.new_empty(len(self.node), padded.shape[2])
-        values[self.node] = padded[self.tile, self.slot]
-        return values
+        """(T, N, D) to (K, D), the fused nodes in the order of `node`."""
+        return padded[self.row, self.slot]
 
     def padding(self) -> Tensor:
-        """(B, N) True where there is no node."""
-        padding = torch.ones(self.shape, dtype=torch.bool, device=self.tile.device)
-        padding[self.tile, self.slot] = False
+        """(T, N) True where there is no node."""
+        shape = (len(self.tiles), self.length)
+        padding = torch.ones(shape, dtype=torch.bool, device=self.tiles.device)
+        padding[self.row, self.slot] = False
         return padding
+
+
+def _ranked(graphs: GraphBatch, max_nodes: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Fused nodes tile by tile: row among all nodes, tile, and rank within the tile."""
+    tile = torch.cat([graphs.tile[kind] for kind in NODE_TYPES])
+    node = torch.arange(len(tile), device=tile.device)
+    if max_nodes is not None:
+        node = _by_size(graphs)
+    node = node[tile[node].argsort(stable=True)]
+    tile = tile[node]
+    counts = torch.bincount(tile, minlength=graphs.size)
+    starts = counts.cumsum(0) - counts
+    rank = torch.arange(len(tile), device=tile.device) - starts[tile]
+    if max_nodes is None:
+        return node, tile, rank
+    kept = rank < max_nodes
+    return node[kept], tile[kept], rank[kept]
 
 
 def _by_size(graphs: GraphBatch) -> Tensor:

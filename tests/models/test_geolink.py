@@ -257,3 +257,17 @@ def test_coverage_places_nodes(make_graph):
     assert logits.isfinite().all()
     torch.testing.assert_close(model(new_images(), scaled), logits, **CLOSE)
     assert not torch.allclose(model(new_images(), moved), logits, atol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_runs_in_fused_kernels(model, make_graph, monkeypatch):
+    fused = torch.nn.functional.scaled_dot_product_attention
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return fused(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    model(new_images(), make_graph(2, 2, 2))
+    assert len(calls) == 12 + 2  # the blocks of the ViT, and both attentions of the fusion
