@@ -63,15 +63,13 @@ def write_outputs(
     begin("rasters")
     common |= {"overwrite": request.overwrite, "area": scene.aoi}
     if request.raster:
-        write_class_map(
-            Path(request.raster), scene.grid, lambda window: read(window).classes, **common
-        )
+        write_class_map(request.raster, scene.grid, lambda window: read(window).classes, **common)
     if request.probabilities:
-        write_probabilities(Path(request.probabilities), scene.grid, read, **common)
+        write_probabilities(request.probabilities, scene.grid, read, **common)
     begin("preview")
     if request.preview:
         write_preview(
-            Path(request.preview),
+            request.preview,
             frame,
             scene.imagery,
             bounds=Bounds(*scene.aoi.bounds),

@@ -170,7 +170,7 @@ def predict(
     scene = build_scene(request, model.card.gsd_range)
     out = output_path(request, scene)
     for target in filter(None, (out, request.raster, request.probabilities, request.preview)):
-        require_writable(Path(target), overwrite=request.overwrite)
+        require_writable(target, overwrite=request.overwrite)
     store, work = open_store(request, scene, model, out)
     score_tiles(
         scene.tiles,
@@ -231,7 +231,7 @@ def plan(
 def output_path(request: PredictRequest, scene: Scene) -> Path:
     """The GeoPackage of a request: as asked, else the place's name in the current folder."""
     if request.out is not None:
-        return Path(request.out)
+        return request.out
     return Path(re.sub(r"[^\w.-]+", "_", scene.place.name).strip("._") + ".gpkg")
 
 
@@ -306,7 +306,7 @@ def describe(request: PredictRequest, scene: Scene, model: GeoLink) -> dict[str,
         "crs": scene.grid.crs.to_string(),
         "gsd_m": scene.grid.gsd,
         "legend": model.card.legend.to_dict(),
-        "request": request.to_dict(),
+        "request": request.record(),
         "seed": request.seed,
     }
 

@@ -1,11 +1,27 @@
 """What a prediction is asked for, checked before any work is done."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geolink.errors import ConfigError
+
+# The settings that decide what the map shows.
+SHAPING = (
+    "city",
+    "bbox",
+    "aoi",
+    "imagery",
+    "osm",
+    "model",
+    "bands",
+    "gsd",
+    "overlap",
+    "min_zone_area_m2",
+    "seed",
+)
+SPECS = ("aoi", "imagery", "osm", "model")  # those that may be files
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,9 @@ class PredictRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("aoi", "out", "raster", "probabilities", "preview"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
         if sum(place is not None for place in (self.city, self.bbox, self.aoi)) > 1:
             raise ConfigError("give one place only: a city, a bounding box or an area file")
         if not 0 <= self.overlap <= 0.5:
@@ -62,13 +81,17 @@ class PredictRequest:
         if self.batch_size < 1 or self.workers < 0 or self.min_zone_area_m2 < 0:
             raise ConfigError("batch size must be 1 or more; workers and zone area 0 or more")
         written = [p for p in (self.out, self.raster, self.probabilities, self.preview) if p]
-        if len({Path(p).absolute() for p in written}) < len(written):
+        if len({p.absolute() for p in written}) < len(written):
             raise ConfigError("two outputs have the same name; give each a file of its own")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The settings that are not default-less, as plain JSON data."""
-        return {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in asdict(self).items()
-            if value is not None
+    def record(self) -> dict[str, Any]:
+        """The settings that shape the map, as plain JSON data for its metadata.
+
+        How it is computed (batch size, workers, ...) and where it goes are left out: the same map
+        has the same metadata. Files are named without their folders, which are nobody's business.
+        """
+        settings = {
+            name: getattr(self, name) for name in SHAPING if getattr(self, name) is not None
         }
+        named = {name: Path(settings[name]).name for name in SPECS if name in settings}
+        return settings | named
