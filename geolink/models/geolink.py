@@ -88,9 +88,11 @@ class GeoLink(nn.Module):
         image: ImageFeatures = self.image(images)
         batch = self._collate(images, graphs)
         without = self.decoder([*image.maps, self._fuse(image, self._collate(images, None))])
-        fused = self.decoder([*image.maps, self._fuse(image, batch)])
-        # The choice makes both equal to the bit where there is no OSM.
-        fused = torch.where(batch.has_nodes[:, None, None, None], fused, without)
+        fused = without
+        if batch.has_nodes.any():
+            fused = self.decoder([*image.maps, self._fuse(image, batch)])
+            # The choice makes both equal to the bit where there is no OSM.
+            fused = torch.where(batch.has_nodes[:, None, None, None], fused, without)
         return torch.stack([fused, without]).float().softmax(dim=2)
 
     def _fuse(self, image: ImageFeatures, batch: GraphBatch) -> Tensor:

@@ -271,3 +271,20 @@ def test_attention_runs_in_fused_kernels(model, make_graph, monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     model(new_images(), make_graph(2, 2, 2))
     assert len(calls) == 12 + 2  # the blocks of the ViT, and both attentions of the fusion
+
+
+@pytest.mark.parametrize("position", ["keypoints", "coverage"])
+def test_mixed_precision_trains(position, make_graph):
+    """The types that autocast mixes are the same on every device; speed matters on a GPU only."""
+    model = new_model(position=position).train()
+    graph = make_graph(5, 5, 5)
+    for kind in ("line", "polygon"):
+        graph[kind].coverage = torch.rand(5, 16)
+    images, graphs = new_images(2), [graph, None]
+    expected = new_model(position=position)(images, graphs)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model.eval()(images, graphs)
+        torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)
+        model.train()(images, graphs).float().square().mean().backward()
+        model.encode_objects(images, graphs)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
