@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import platformdirs
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from geolink.config import ModelConfig
@@ -69,9 +69,11 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     dtype = torch.float16 if half else torch.float32
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
+    # Not `save_file`, whose files only their owner may read.
+    payload = save({name: tensor.contiguous() for name, tensor in state.items()})
     with atomic_path(folder / WEIGHTS, overwrite=True) as path:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
-        digest = _sha256(path)
+        path.write_bytes(payload)
+    digest = hashlib.sha256(payload).hexdigest()
     card = replace(card, config=model.config, half=half, sha256=digest)
     text = json.dumps(card.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_path(folder / CARD, overwrite=True) as path:

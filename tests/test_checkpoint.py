@@ -1,6 +1,8 @@
 import json
 import logging
+import os
 import pickle
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +94,14 @@ def test_the_same_model_gives_the_same_bytes(run, tmp_path, model, card):
     for name in ("model.safetensors", "card.json"):
         assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
         assert [p.name for p in run.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_others_may_read_a_checkpoint(run):
+    modes = [
+        stat.S_IMODE((run / name).stat().st_mode) for name in ("model.safetensors", "card.json")
+    ]
+    assert modes[0] == modes[1]
 
 
 def test_a_file_with_its_own_card(run):
