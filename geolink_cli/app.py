@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from geolink import __version__
-from geolink.errors import GeolinkError
 from geolink_cli.messages import report
 from geolink_cli.predict import predict
 
@@ -40,12 +39,12 @@ app.command()(predict)
 
 
 def main() -> None:
-    """Runs the command line; known errors become one sentence and an exit code."""
+    """Runs the command line; errors become one sentence and an exit code."""
     # torch-geometric's own business, of no use to who reads this terminal.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     try:
         app()
-    except GeolinkError as error:
+    except Exception as error:
         sys.exit(report(error))
 
 

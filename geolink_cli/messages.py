@@ -21,15 +21,19 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from geolink.errors import GeolinkError, UnavailableError
+from geolink.errors import ConfigError, GeolinkError, UnavailableError
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
 EXIT_INCOMPLETE = 4
 
 # The first class that fits decides; everything else that is known exits with EXIT_FAILED.
-EXIT_CODES: tuple[tuple[type[GeolinkError], int], ...] = ((UnavailableError, EXIT_UNAVAILABLE),)
+EXIT_CODES: tuple[tuple[type[GeolinkError], int], ...] = (
+    (ConfigError, EXIT_USAGE),
+    (UnavailableError, EXIT_UNAVAILABLE),
+)
 
 console = Console(stderr=True)
 _settings = {"debug": False, "quiet": False, "verbose": 0}
@@ -50,11 +54,14 @@ def set_verbosity(**settings: int) -> int:
     return next(iter(settings.values()))
 
 
-def report(error: GeolinkError) -> int:
+def report(error: Exception) -> int:
     """Prints an error in one line (with its traceback under --debug); returns the exit code."""
     if _settings["debug"]:
         console.print_exception()
-    console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    text = str(error)
+    if not isinstance(error, GeolinkError):
+        text = f"unexpected {type(error).__name__}: {text}; run again with --debug to see where"
+    console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), EXIT_FAILED)
 
 
@@ -79,7 +86,10 @@ class StageProgress:
 
 @contextmanager
 def progress_bars() -> Iterator[StageProgress]:
-    """Progress bars on stderr; silent under --quiet and where stderr is no terminal."""
+    """Progress bars on stderr; silent under --quiet and where stderr is no terminal.
+
+    An interruption leaves a word on how to go on.
+    """
     columns = (
         TextColumn("{task.description:<18}"),
         BarColumn(),
@@ -88,8 +98,12 @@ def progress_bars() -> Iterator[StageProgress]:
         TimeRemainingColumn(),
     )
     disable = bool(_settings["quiet"]) or not console.is_terminal
-    with Progress(*columns, console=console, disable=disable) as progress:
-        yield StageProgress(progress)
+    try:
+        with Progress(*columns, console=console, disable=disable) as progress:
+            yield StageProgress(progress)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        raise
 
 
 def show(record: Mapping[str, Any], table: Table | None, line: str, *, as_json: bool) -> None:

@@ -27,14 +27,20 @@ def load_defaults(ctx: typer.Context, path: Path | None) -> Path | None:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise typer.BadParameter(f"{path} is not a readable TOML file: {error}") from None
-    settings = {key.replace("-", "_"): value for key, value in settings.items()}
-    known = {p.name for p in ctx.command.params if p.name is not None} - {"config", "help"}
+    settings = {key.replace("_", "-"): value for key, value in settings.items()}
+    known = {
+        option.removeprefix("--"): parameter.name
+        for parameter in ctx.command.params
+        for option in parameter.opts
+        if option.startswith("--") and option not in ("--config", "--help")
+    }
     if unknown := sorted(settings.keys() - known):
         raise typer.BadParameter(
             f"{path} sets {', '.join(unknown)}, which {ctx.info_name} does not have; "
             f"it has {', '.join(sorted(known))}"
         )
-    ctx.default_map = {**(ctx.default_map or {}), **settings}
+    defaults = {str(known[key]): value for key, value in settings.items()}
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 
 
@@ -60,6 +66,13 @@ def parse_bands(text: str | None) -> tuple[int, int, int] | None:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not three band numbers; write R,G,B") from None
     return red, green, blue
+
+
+def osm_spec(osm: str | None, *, no_osm: bool) -> str | None:
+    """What --osm and --no-osm say together."""
+    if no_osm and osm not in (None, "none"):
+        raise typer.BadParameter("--osm and --no-osm contradict one another; give one of them")
+    return "none" if no_osm else osm
 
 
 ConfigOpt = Annotated[

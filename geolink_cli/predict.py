@@ -87,7 +87,7 @@ def predict(
 
     Examples:
         geolink predict --city sample
-        geolink predict --imagery ortho.tif --osm extract.osm.pbf --out town.gpkg --preview town.png
+        geolink predict --imagery ortho.tif --osm extract.osm.pbf --preview map.png
     """
     from geolink.workflows import predict as workflow
     from geolink.workflows.request import PredictRequest
@@ -97,7 +97,7 @@ def predict(
         bbox=options.parse_bbox(bbox),
         aoi=aoi,
         imagery=imagery,
-        osm="none" if no_osm else osm,
+        osm=options.osm_spec(osm, no_osm=no_osm),
         model=model,
         bands=options.parse_bands(bands),
         out=out,

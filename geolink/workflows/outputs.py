@@ -1,6 +1,7 @@
 """Tile scores to files: rasters, zones, GeoPackage, preview."""
 
 import json
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 
+from geolink.files import atomic_path
 from geolink.gpkg import write_geopackage
 from geolink.grid import Bounds
 from geolink.legend import Legend
@@ -32,7 +34,7 @@ def write_outputs(
     out: Path,
     progress: Progress,
 ) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
-    """Writes everything that a request asks for; the GeoPackage comes last.
+    """Writes everything that a request asks for; files appear when all are complete.
 
     Returns:
         The layers `zones` and `tiles`.
@@ -46,10 +48,8 @@ def write_outputs(
     begin("class map")
     class_map = store.path / "classes.tif"
     tags = {"GEOLINK": json.dumps(metadata, ensure_ascii=False)}
-    common: dict[str, Any] = {"legend": legend, "metadata": tags}
-    write_class_map(
-        class_map, scene.grid, lambda window: read(window).classes, overwrite=True, **common
-    )
+    common: dict[str, Any] = {"legend": legend, "metadata": tags, "overwrite": True}
+    write_class_map(class_map, scene.grid, lambda window: read(window).classes, **common)
     begin("zones")
     outlines = zones(
         class_map,
@@ -60,28 +60,35 @@ def write_outputs(
     begin("statistics")
     frame = zone_statistics(outlines, scene.grid, read, legend=legend, entities=scene.entities)
     tiles = tile_frame(store, scene.plan, np.array(scene.tiles))
-    begin("rasters")
-    common |= {"overwrite": request.overwrite, "area": scene.aoi}
-    if request.raster:
-        write_class_map(request.raster, scene.grid, lambda window: read(window).classes, **common)
-    if request.probabilities:
-        write_probabilities(request.probabilities, scene.grid, read, **common)
-    begin("preview")
-    if request.preview:
-        write_preview(
-            request.preview,
-            frame,
-            scene.imagery,
-            bounds=Bounds(*scene.aoi.bounds),
-            legend=legend,
-            title=metadata["title"],
-            credits=credits(metadata),
-            overwrite=request.overwrite,
-        )
-    begin("GeoPackage")
-    write_geopackage(
-        out, frame, tiles, legend=legend, metadata=metadata, overwrite=request.overwrite
-    )
+    with ExitStack() as complete:
+
+        def part(target: Path) -> Path:
+            return complete.enter_context(atomic_path(target, overwrite=request.overwrite))
+
+        geopackage = part(out)  # entered first, so it appears last
+        begin("rasters")
+        common["area"] = scene.aoi
+        if request.raster:
+            write_class_map(
+                part(request.raster), scene.grid, lambda window: read(window).classes, **common
+            )
+        if request.probabilities:
+            write_probabilities(part(request.probabilities), scene.grid, read, **common)
+        begin("preview")
+        if request.preview:
+            readable = not (tiles["status"] == "failed").any()
+            write_preview(
+                part(request.preview),
+                frame,
+                scene.imagery if readable else None,
+                bounds=Bounds(*scene.aoi.bounds),
+                legend=legend,
+                title=metadata["title"],
+                credits=credits(metadata),
+                overwrite=True,
+            )
+        begin("GeoPackage")
+        write_geopackage(geopackage, frame, tiles, legend=legend, metadata=metadata, overwrite=True)
     progress("outputs", len(steps), len(steps))
     return frame, tiles
 

@@ -14,6 +14,7 @@ import geopandas as gpd
 
 from geolink._version import __version__
 from geolink.checkpoint import load_model
+from geolink.errors import CheckpointError, CoverageError, GeolinkError, InputError, OutputError
 from geolink.files import full_disk_named, require_writable
 from geolink.graphs.scene import SceneGraphs
 from geolink.legend import Legend
@@ -82,7 +83,7 @@ class PredictResult:
         if self.simulated:
             line += " (SIMULATED imagery, drawn from OSM)"
         if failed := self.tiles.get("failed"):
-            line += f"; {failed} tiles FAILED, see the layer `tiles`; run again to retry them"
+            line += f"; {failed} tiles FAILED, see the layer `tiles`; --overwrite retries them"
         return line
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,21 +167,24 @@ def predict(
     request = request or PredictRequest(**settings)
     started = time.monotonic()
     device = pick_device(request.device)
-    model = load_model(request.model, device="cpu")
+    model = open_model(request.model)
     scene = build_scene(request, model.card.gsd_range)
     out = output_path(request, scene)
-    for target in filter(None, (out, request.raster, request.probabilities, request.preview)):
-        require_writable(target, overwrite=request.overwrite)
-    store, work = open_store(request, scene, model, out)
+    require_outputs(request, scene, out)
+    prepare = tile_preparer(scene, model)
+    store, work = open_store(request, scene, model, out, device=device.type)
     score_tiles(
         scene.tiles,
-        tile_preparer(scene, model),
+        prepare,
         TileScorer(model, device),
         store,
         batch_size=request.batch_size,
         workers=request.workers,
         progress=progress,
     )
+    if (problem := nothing_to_map(scene, store)) is not None:
+        shutil.rmtree(work, ignore_errors=True)
+        raise problem
     metadata = describe(request, scene, model)
     zones, tiles = write_outputs(request, scene, store, model.card.legend, metadata, out, progress)
     statuses = dict(sorted(Counter(tiles["status"]).items()))
@@ -207,7 +211,7 @@ def plan(
         InputError, UnavailableError, CheckpointError: as `predict`.
     """
     request = request or PredictRequest(**settings)
-    model = load_model(request.model, device="cpu")
+    model = open_model(request.model)
     scene = build_scene(request, model.card.gsd_range)
     classes, side = len(model.card.legend), scene.plan.side
     scores = 2 * classes * (side // 4) ** 2 * 2  # two float16 maps at a quarter of the side
@@ -228,6 +232,48 @@ def plan(
     )
 
 
+def open_model(spec: str | Path) -> GeoLink:
+    """A model that can draw a map.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or its head is not trained.
+        UnavailableError: it is not here.
+    """
+    model = load_model(spec, device="cpu")
+    if not model.card.has_head:
+        raise CheckpointError(
+            f"the head of the model {spec} is not trained, so it cannot draw a map; choose another"
+        )
+    return model
+
+
+def require_outputs(request: PredictRequest, scene: Scene, out: Path) -> None:
+    """Check that every output can be written, and is not one of the inputs.
+
+    Raises:
+        OutputError: one of them cannot be.
+    """
+    for target in filter(None, (out, request.raster, request.probabilities, request.preview)):
+        require_writable(target, overwrite=request.overwrite)
+        if any(target.exists() and file.exists() and target.samefile(file) for file in scene.files):
+            raise OutputError(f"{target} is an input of this map; choose another output")
+
+
+def nothing_to_map(scene: Scene, store: TileStore) -> GeolinkError | None:
+    """The error to raise where no tile has scores, None where one has."""
+    failure = None
+    for result in filter(None, map(store.get, scene.tiles)):
+        if result.scores is not None:
+            return None
+        failure = failure or result.message
+    if failure:
+        return InputError(f"not one tile could be mapped; the first failed since {failure}")
+    return CoverageError(
+        f"{scene.imagery.info.description} has no valid pixel in the area of {scene.place.name}; "
+        "choose another image or area"
+    )
+
+
 def output_path(request: PredictRequest, scene: Scene) -> Path:
     """The GeoPackage of a request: as asked, else the place's name in the current folder."""
     if request.out is not None:
@@ -236,7 +282,7 @@ def output_path(request: PredictRequest, scene: Scene) -> Path:
 
 
 def open_store(
-    request: PredictRequest, scene: Scene, model: GeoLink, out: Path
+    request: PredictRequest, scene: Scene, model: GeoLink, out: Path, *, device: str
 ) -> tuple[TileStore, Path]:
     """The tile store of a request, and the work folder beside the output that holds it."""
     work = out.parent / f".{out.name}.work"
@@ -252,7 +298,7 @@ def open_store(
             "overlap": scene.plan.overlap_px,
             "seed": request.seed,
             "bands": request.bands,
-            "device": request.device,
+            "device": device,
             "sources": [file_identity(path) for path in scene.files],
         }
     )
@@ -261,7 +307,12 @@ def open_store(
 
 
 def file_identity(path: Path) -> list[str | int]:
-    """Name, size and time of a file; enough to notice that it was replaced."""
+    """Name, size and time of a file; enough to notice that it was replaced.
+
+    What GDAL opens need not be a file (`/vsizip/...`, a part of one); of such it is the name.
+    """
+    if not path.exists():
+        return [str(path)]
     stat = path.stat()
     return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 

@@ -78,8 +78,10 @@ class PredictRequest:
             raise ConfigError(f"the overlap is a share between 0 and 0.5, got {self.overlap}")
         if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
             raise ConfigError(f"the ground sampling distance must be positive, got {self.gsd}")
-        if self.batch_size < 1 or self.workers < 0 or self.min_zone_area_m2 < 0:
+        if self.batch_size < 1 or self.workers < 0 or not self.min_zone_area_m2 >= 0:
             raise ConfigError("batch size must be 1 or more; workers and zone area 0 or more")
+        if self.out is not None and self.out.suffix.lower() != ".gpkg":
+            raise ConfigError(f"the map is a GeoPackage: end its name {self.out.name} in .gpkg")
         written = [p for p in (self.out, self.raster, self.probabilities, self.preview) if p]
         if len({p.absolute() for p in written}) < len(written):
             raise ConfigError("two outputs have the same name; give each a file of its own")

@@ -28,6 +28,7 @@ from geolink.tiles import TilePlan
 from geolink.workflows.request import PredictRequest
 
 SAMPLE = "sample"
+SIMULATED = "simulated"
 SIMULATED_GSD = 1.0
 TILE_SIDE = 224
 
@@ -57,19 +58,23 @@ class Scene:
     files: tuple[Path, ...]
 
 
-def resolve_place(request: PredictRequest, raster: RasterImagery | None) -> Place:
-    """The one place that a request names; the raster's own footprint where it names none."""
+def named_place(request: PredictRequest) -> Place | None:
+    """The one place that a request names; None where it is the raster's own footprint.
+
+    Raises:
+        ConfigError: there is neither a place nor a raster.
+    """
     if request.city is not None:
         return place_from_city(request.city)
     if request.bbox is not None:
         return place_from_bbox(Bounds(*request.bbox))
     if request.aoi is not None:
         return place_from_file(request.aoi)
-    if raster is None:
+    if request.imagery in (None, SIMULATED):
         raise ConfigError(
             "give a place (--city, --bbox or --aoi) or --imagery FILE to map it whole"
         )
-    return place_from_raster(raster)
+    return None
 
 
 def osm_path(request: PredictRequest) -> Path | None:
@@ -95,7 +100,7 @@ def raster_of(request: PredictRequest) -> RasterImagery | None:
     Raises:
         UnavailableError: the place needs imagery and none is given.
     """
-    if request.imagery == "simulated" or (request.imagery is None and request.city == SAMPLE):
+    if request.imagery == SIMULATED or (request.imagery is None and request.city == SAMPLE):
         return None
     if request.imagery is None:
         raise UnavailableError(
@@ -122,11 +127,14 @@ def build_scene(request: PredictRequest, supported_gsd: tuple[float, float]) -> 
         InputError, CoverageError: an input cannot be used, or misses the area.
         UnavailableError: a source is needed that is not here.
     """
+    place = named_place(request)
     raster = raster_of(request)
-    place = resolve_place(request, raster)
     osm = osm_path(request)
     if raster is None and osm is None:
         raise ConfigError("simulated imagery is drawn from OSM: it cannot be used without OSM")
+    if place is None:
+        assert raster is not None  # checked by named_place
+        place = place_from_raster(raster)
     crs = place.crs
     aoi = place.aoi_metric
     if raster is not None and not intersects(reproject(raster.footprint, WGS84, crs), aoi):
@@ -136,7 +144,8 @@ def build_scene(request: PredictRequest, supported_gsd: tuple[float, float]) -> 
     plan = TilePlan(grid, TILE_SIDE, round(request.overlap * TILE_SIDE))
     around = grid.bounds.buffered(TILE_SIDE * gsd)  # edge tiles reach beyond the grid
     entities = None if osm is None else read_osm(osm, around, crs=crs)
-    files = tuple(Path(p) for p in (request.imagery if raster is not None else None, osm) if p)
+    pictures = () if raster is None else tuple(Path(r.path) for r in raster.rasters)
+    files = pictures if osm is None else (*pictures, osm)
     imagery: ImageSource
     if raster is None:
         assert entities is not None  # checked above
