@@ -13,3 +13,23 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs the development data in {SHARED_DATA.name}/, which is not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of an untrained model (see `synthetic.write_model`)."""
+    # Imported here: most tests need no torch.
+    from synthetic import write_model
+
+    return write_model(tmp_path_factory.mktemp("model") / "untrained")
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `ortho.tif` (300 x 260 m, 1 m pixels) and its `osm.gpkg`."""
+    from synthetic import write_osm, write_raster
+
+    folder = tmp_path_factory.mktemp("scene")
+    write_raster(folder / "ortho.tif")
+    write_osm(folder / "osm.gpkg")
+    return folder
