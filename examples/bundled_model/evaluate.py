@@ -9,14 +9,13 @@ picture. In the row `mapped` they all are.
 """
 
 import argparse
-import json
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geolink.checkpoint import load_model
+from geolink.checkpoint import load_model, save_checkpoint
 from geolink.graphs.scene import SceneGraphs
 from geolink.grid import WGS84, GridSpec, reproject_bounds, utm_crs
 from geolink.legend import UFZ
@@ -81,7 +80,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--seeds", type=int, default=3, help="appearances of the city")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument(
+        "--write-card", action="store_true", help="keep the figures in the card of the run folder"
+    )
     args = parser.parse_args()
     model = load_model(args.model).eval()
     runs = [measure(model, seed) for seed in range(args.seeds)]
@@ -94,9 +95,10 @@ def main() -> None:
         ious = np.mean([np.nan_to_num(run[row].iou) for run in runs], axis=0)
         cells = " ".join(f"{iou:8.3f}" for iou in ious)
         print(f"{row:10}{means.mean():7.3f} ± {means.std():.3f}{accuracy:10.3f}      {cells}")
-        figures[f"helsinki_miou_{row.replace(' ', '_')}"] = round(float(means.mean()), 4)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        figures[f"helsinki_miou_{row.replace(' ', '_').lower()}"] = round(float(means.mean()), 4)
+    if args.write_card:
+        card = replace(model.card, metrics=figures)
+        save_checkpoint(args.model, model, card, half=card.half)
 
 
 if __name__ == "__main__":

@@ -94,10 +94,10 @@ def write_outputs(
 
 
 def credits(metadata: dict[str, Any]) -> list[str]:
-    """Credit lines of all sources: what it is, whose, under which licence."""
-    lines = [
-        ", ".join(str(source[key]) for key in ("attribution", "licence") if source[key])
-        for source in (metadata["imagery"], metadata["osm"])
-        if source
-    ]
-    return [*dict.fromkeys(filter(None, lines)), metadata["software"]]
+    """One line per source: what, of when, whose, under which licence; then the software."""
+    lines = []
+    for name, source in (("Imagery", metadata["imagery"]), ("OSM", metadata["osm"])):
+        if source:
+            parts = (source[key] for key in ("description", "date", "attribution", "licence"))
+            lines.append(f"{name}: {', '.join(filter(None, parts))}")
+    return [*lines, metadata["software"]]

@@ -143,9 +143,15 @@ def test_the_caption_says_what_was_left_out(result):
     assert shown == "OSM objects left out: 1,200 with broken geometry, 3 with no tags"
 
 
-def test_credits_name_each_source_once():
-    osm = {"attribution": "© OpenStreetMap contributors", "licence": "ODbL-1.0"}
-    plain = {"attribution": None, "licence": None}
-    said = "© OpenStreetMap contributors, ODbL-1.0"
-    assert credits({"imagery": osm, "osm": osm, "software": "geolink 1"}) == [said, "geolink 1"]
-    assert credits({"imagery": plain, "osm": None, "software": "geolink 1"}) == ["geolink 1"]
+def test_credits_say_what_each_source_is_and_whose():
+    osm = {
+        "description": "a.osm.pbf",
+        "date": "2026-01-01",
+        "attribution": "© OpenStreetMap contributors",
+        "licence": "ODbL-1.0",
+    }
+    plain = {"description": "b.tif", "date": None, "attribution": None, "licence": None}
+    said = "OSM: a.osm.pbf, 2026-01-01, © OpenStreetMap contributors, ODbL-1.0"
+    record = {"imagery": plain, "osm": osm, "software": "geolink 1"}
+    assert credits(record) == ["Imagery: b.tif", said, "geolink 1"]
+    assert credits({**record, "osm": None}) == ["Imagery: b.tif", "geolink 1"]
