@@ -167,16 +167,24 @@ def run_cli(*arguments, cwd=None):
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
-def start_cli(*arguments, cwd=None, **options):
+# Ctrl-C reaches the command even where the tests run in the background, which ignores it.
+_COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from geolink_cli.app import main
+main()
+"""
+
+
+def start_cli(*arguments, cwd=None):
     """`geolink ARGUMENTS` as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "geolink_cli.app", *map(str, arguments)],
+        [sys.executable, "-c", _COMMAND, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        **options,
     )
 
 

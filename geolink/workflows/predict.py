@@ -253,10 +253,11 @@ def require_outputs(request: PredictRequest, scene: Scene, out: Path) -> None:
     Raises:
         OutputError: one of them cannot be.
     """
+    inputs = [file for file in (*scene.files, request.aoi) if file is not None and file.exists()]
     for target in filter(None, (out, request.raster, request.probabilities, request.preview)):
-        require_writable(target, overwrite=request.overwrite)
-        if any(target.exists() and file.exists() and target.samefile(file) for file in scene.files):
+        if target.exists() and any(map(target.samefile, inputs)):
             raise OutputError(f"{target} is an input of this map; choose another output")
+        require_writable(target, overwrite=request.overwrite)
 
 
 def nothing_to_map(scene: Scene, store: TileStore) -> GeolinkError | None:
