@@ -40,8 +40,10 @@ app.command()(predict)
 
 def main() -> None:
     """Runs the command line; errors become one sentence and an exit code."""
-    # torch-geometric's own business, of no use to who reads this terminal.
+    # Libraries' own business, of no use to who reads this terminal: what torch-geometric compiles at
+    # import, and the rasters in memory that rasterio burns shapes into.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "Dataset has no geotransform")
     try:
         app()
     except Exception as error:

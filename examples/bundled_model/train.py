@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
@@ -77,10 +78,23 @@ def hide_osm(sample: Sample, rng: np.random.Generator) -> Sample:
 
 
 def jitter(sample: Sample, rng: np.random.Generator) -> Sample:
-    """Random brightness, contrast and colour balance."""
-    gain = rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, (3, 1, 1))
-    rgb = (sample.rgb.astype(np.float32) - 128) * gain + 128 + rng.uniform(-20, 20)
+    """Random exposure, contrast and colour balance; one in four as blurred as a coarse sensor."""
+    rgb = sample.rgb.astype(np.float32)
+    if rng.random() < 0.25:
+        rgb = blocks(rgb, int(rng.choice([2, 4, 8])))
+    balance = rng.uniform(0.9, 1.1, (3, 1, 1))
+    exposure = np.exp(rng.uniform(np.log(0.35), np.log(1.3)))
+    contrast = rng.uniform(0.6, 1.2)
+    middle = rgb.mean()
+    rgb = ((rgb - middle) * contrast + middle) * exposure * balance
     return Sample(rgb.clip(0, 255).astype(np.uint8), sample.graph, sample.label, sample.givers)
+
+
+def blocks(rgb: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """(3, H, W) pixels averaged over squares of `side` pixels, at the old size."""
+    bands, height, width = rgb.shape
+    squares = rgb.reshape(bands, height // side, side, width // side, side).mean(axis=(2, 4))
+    return squares.repeat(side, axis=1).repeat(side, axis=2)
 
 
 def collate(samples: list[Sample]) -> tuple[Tensor, list[HeteroData | None], Tensor]:
