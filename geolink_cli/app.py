@@ -40,8 +40,8 @@ app.command()(predict)
 
 def main() -> None:
     """Runs the command line; errors become one sentence and an exit code."""
-    # Libraries' own business, of no use to who reads this terminal: what torch-geometric compiles at
-    # import, and the rasters in memory that rasterio burns shapes into.
+    # Libraries' own business, of no use to who reads this terminal: what torch-geometric compiles
+    # at import, and the rasters in memory that rasterio burns shapes into.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", "Dataset has no geotransform")
     try:
