@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 Polygons = NDArray[np.object_]
 
+# Where an edge of the area crosses a shared border, both neighbours compute the crossing, and may
+# differ in the last bits; rounded to micrometres they agree.
+_DECIMALS = 6
+
 
 def zones(
     class_map: Path, area: Geometry, *, min_area_m2: float, tolerance_m: float
@@ -178,10 +182,9 @@ def _clipped(
     across = ~inside & shapely.intersects(area, polygons)
     cut, of = shapely.get_parts(shapely.intersection(polygons[across], area), return_index=True)
     flat = shapely.get_type_id(cut) == shapely.GeometryType.POLYGON  # not the points of contact
-    return (
-        np.concatenate([polygons[inside], cut[flat]]),
-        np.concatenate([classes[inside], classes[across][of[flat]]]),
-    )
+    pieces = np.concatenate([polygons[inside], cut[flat]])
+    pieces = shapely.transform(pieces, lambda xy: np.round(xy, _DECIMALS))
+    return pieces, np.concatenate([classes[inside], classes[across][of[flat]]])
 
 
 def _without_small(

@@ -58,7 +58,8 @@ def assert_tiling(found: gpd.GeoDataFrame, area: Geometry) -> None:
         < 1e-9
     )
     union = shapely.union_all(polygons)
-    assert shapely.area(shapely.symmetric_difference(union, area)) < 1e-6
+    micrometres = 1e-6  # to which corners are rounded
+    assert shapely.area(shapely.symmetric_difference(union, area)) < micrometres * area.length
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -162,19 +162,7 @@ def test_an_area_that_cannot_be_mapped(tmp_path, here, predict, shape, words):
     assert_refused(predict(here, "--aoi", path), 1, *words, folder=here)
 
 
-@pytest.mark.parametrize(
-    "min_zone_area",
-    [
-        pytest.param(
-            20,
-            marks=pytest.mark.xfail(
-                reason="pieces cut by a slanting edge are not noded alike, and are joined as if they were",
-                strict=True,
-            ),
-        ),
-        500,
-    ],
-)
+@pytest.mark.parametrize("min_zone_area", [20, 500])
 def test_an_area_that_crosses_itself_is_mapped(tmp_path, here, predict, min_zone_area):
     bow = Polygon([at(20, 20), at(120, 120), at(120, 20), at(20, 120)])
     path = write_area(tmp_path / "bow.gpkg", bow)
