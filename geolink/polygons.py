@@ -180,11 +180,19 @@ def _clipped(
     shapely.prepare(area)
     inside = shapely.covers(area, polygons)
     across = ~inside & shapely.intersects(area, polygons)
-    cut, of = shapely.get_parts(shapely.intersection(polygons[across], area), return_index=True)
-    flat = shapely.get_type_id(cut) == shapely.GeometryType.POLYGON  # not the points of contact
-    pieces = np.concatenate([polygons[inside], cut[flat]])
-    pieces = shapely.transform(pieces, lambda xy: np.round(xy, _DECIMALS))
-    return pieces, np.concatenate([classes[inside], classes[across][of[flat]]])
+    cut = _rounded(shapely.intersection(polygons[across], area))
+    cut = np.where(shapely.is_valid(cut), cut, shapely.make_valid(cut))
+    parts, of = shapely.get_parts(cut, return_index=True)
+    flat = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON  # not the points of contact
+    return (
+        np.concatenate([_rounded(polygons[inside]), parts[flat]]),
+        np.concatenate([classes[inside], classes[across][of[flat]]]),
+    )
+
+
+def _rounded(polygons: Polygons) -> Polygons:
+    rounded: Polygons = shapely.transform(polygons, lambda xy: np.round(xy, _DECIMALS))
+    return rounded
 
 
 def _without_small(
