@@ -114,6 +114,7 @@ def _write_layer(path: Path, frame: gpd.GeoDataFrame, name: str, record: str) ->
         geometry_type="Polygon",
         append=path.exists(),
         dataset_metadata={METADATA_ITEM: record},
+        dataset_options={"VERSION": "1.3"},  # GDAL before 3.7 warns of 1.4
         layer_options={"IDENTIFIER": title, "DESCRIPTION": description, "GEOMETRY_NAME": "geom"},
     )
 
