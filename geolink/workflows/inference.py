@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -121,25 +122,40 @@ def ordered_map(
                 future.cancel()
 
 
+@contextmanager
+def one_thread_each() -> Iterator[int]:
+    """Lets torch compute every operation on one thread; gives the number of threads it had.
+
+    Sums that several threads share round differently with their number, and a map must not depend
+    on how many cores there are.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 class TileScorer:
     """Runs the model on prepared tiles.
 
-    On CPU every tile goes through the model alone: matrix products of another batch shape round
-    differently, and a map must not depend on the batch size. Batches pay on a GPU only.
+    On CPU every tile goes through the model alone, one core a tile: batches of another shape and
+    operations on another number of threads round differently, and a map must depend on neither.
     """
 
     def __init__(self, model: GeoLink, device: torch.device) -> None:
         self._model = model.to(device).eval()
         self._device = device
 
-    @torch.inference_mode()
     def __call__(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
         """Probabilities (tiles, 2, classes, h, w): with OSM at index 0, without at 1."""
-        if self._device.type == "cpu":
-            parts = [self._score([tile]) for tile in tiles]
-            return np.concatenate(parts)
-        return self._score(tiles)
+        if self._device.type != "cpu":
+            return self._score(tiles)
+        with one_thread_each() as cores, ThreadPoolExecutor(cores) as pool:
+            return np.concatenate(list(pool.map(self._score, ([tile] for tile in tiles))))
 
+    @torch.inference_mode()
     def _score(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
         images = torch.stack([t.image for t in tiles if t.image is not None]).to(self._device)
         graphs = [None if t.graph is None else t.graph.to(self._device) for t in tiles]

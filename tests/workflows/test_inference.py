@@ -170,6 +170,19 @@ def test_batches_do_not_show(tmp_path, scorer, graphs):
         assert (one.status, one.nodes) == (other.status, other.nodes)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_cores_does_not_show(scorer, graphs, threads):
+    tiles = [prepare(tile, graphs=graphs) for tile in range(2)]
+    before = torch.get_num_threads()
+    alone = scorer(tiles)
+    torch.set_num_threads(threads)
+    try:
+        np.testing.assert_array_equal(scorer(tiles), alone)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_only_missing_and_failed_tiles_are_scored(store):
     store.put(1, TileResult(status="no_image"))
     store.put(3, TileResult(status="failed", message="a hiccup"))
