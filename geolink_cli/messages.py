@@ -23,7 +23,6 @@ from rich.table import Table
 
 from geolink.errors import ConfigError, GeolinkError, UnavailableError
 
-EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3

@@ -93,7 +93,12 @@ DeviceOpt = Annotated[
     ),
 ]
 OfflineOpt = Annotated[
-    bool, typer.Option("--offline", help="Never use the network.", rich_help_panel="Common")
+    bool,
+    typer.Option(
+        "--offline",
+        help="Never use the network (this version never does).",
+        rich_help_panel="Common",
+    ),
 ]
 OverwriteOpt = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel="Common")
@@ -183,7 +188,7 @@ ModelOpt = Annotated[
     typer.Option(
         "--model",
         metavar="SPEC",
-        help="A bundled name, a run folder, .safetensors, or the released .pth.",
+        help="A bundled name, a run folder, or a .safetensors file.",
         rich_help_panel="Sources",
     ),
 ]
