@@ -18,6 +18,7 @@ from geolink.tiles import TilePlan
 from geolink.workflows.inference import (
     PreparedTile,
     TileScorer,
+    filled,
     ordered_map,
     pick_device,
     prepare_tile,
@@ -92,6 +93,15 @@ def test_a_tile_without_osm():
 def test_a_tile_without_image(graphs):
     tile = prepare(0, Noise(valid=False), graphs)
     assert (tile.result.status, tile.image, tile.graph) == ("no_image", None, None)
+
+
+def test_pixels_without_image_are_like_the_nearest_with_one():
+    rgb = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
+    valid = np.zeros((4, 4), dtype=bool)
+    valid[:, :2] = True
+    full = filled(ImageTile(np.where(valid, rgb, 0).astype(np.uint8), valid))
+    np.testing.assert_array_equal(full[..., :2], rgb[..., :2])
+    np.testing.assert_array_equal(full[..., 2:], rgb[..., [1, 1]])
 
 
 def test_a_tile_that_fails_says_why(graphs):
