@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from affine import Affine
 from pyproj import CRS, Transformer
-from shapely import Geometry, box, transform
+from shapely import Geometry, transform
 
 from geolink.errors import CRSError, InputError
 
@@ -202,8 +202,3 @@ def reproject_bounds(bounds: Bounds, source: CRS, target: CRS) -> Bounds:
         return bounds
     to_target = Transformer.from_crs(source, target, always_xy=True)
     return Bounds(*to_target.transform_bounds(*bounds, densify_pts=21))
-
-
-def bounds_polygon(bounds: Bounds) -> Geometry:
-    """`bounds` as a polygon."""
-    return box(*bounds)

@@ -19,6 +19,7 @@ from geolink.files import full_disk_named, require_writable
 from geolink.graphs.scene import SceneGraphs
 from geolink.legend import Legend
 from geolink.models.geolink import GeoLink
+from geolink.models.heads import STRIDE
 from geolink.mosaic import TileStore, fingerprint
 from geolink.samples import normalise
 from geolink.workflows.inference import (
@@ -214,7 +215,7 @@ def plan(
     model = open_model(request.model)
     scene = build_scene(request, model.card.gsd_range)
     classes, side = len(model.card.legend), scene.plan.side
-    scores = 2 * classes * (side // 4) ** 2 * 2  # two float16 maps at a quarter of the side
+    scores = 2 * classes * (side // STRIDE) ** 2 * 2  # two float16 maps at the decoder's stride
     per_tile = scores + side**2 // 8 + 1024
     rasters = scene.grid.height * scene.grid.width * 6  # classes, sieved classes and zone ids
     return PredictPlan(

@@ -15,6 +15,7 @@ from geolink.sources.entities import OsmEntities
 from geolink.sources.imagery import RasterImagery, open_imagery
 from geolink.sources.osm import read_osm
 from geolink.sources.places import (
+    SAMPLE_CITY,
     Place,
     place_from_bbox,
     place_from_city,
@@ -27,7 +28,6 @@ from geolink.sources.simulated import SimulatedImagery
 from geolink.tiles import TilePlan
 from geolink.workflows.request import PredictRequest
 
-SAMPLE = "sample"
 SIMULATED = "simulated"
 SIMULATED_GSD = 1.0
 TILE_SIDE = 224
@@ -87,7 +87,7 @@ def osm_path(request: PredictRequest) -> Path | None:
         return None
     if request.osm is not None:
         return Path(request.osm)
-    if request.city == SAMPLE:
+    if request.city == SAMPLE_CITY:
         return sample_extract()
     raise UnavailableError(
         "no OSM extract for this place; give one with --osm FILE.osm.pbf, or --no-osm"
@@ -100,7 +100,7 @@ def raster_of(request: PredictRequest) -> RasterImagery | None:
     Raises:
         UnavailableError: the place needs imagery and none is given.
     """
-    if request.imagery == SIMULATED or (request.imagery is None and request.city == SAMPLE):
+    if request.imagery == SIMULATED or (request.imagery is None and request.city == SAMPLE_CITY):
         return None
     if request.imagery is None:
         raise UnavailableError(
