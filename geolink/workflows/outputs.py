@@ -8,6 +8,8 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import rasterio
+from rasterio.windows import Window
 
 from geolink.files import atomic_path
 from geolink.gpkg import write_geopackage
@@ -69,9 +71,13 @@ def write_outputs(
         begin("rasters")
         common["area"] = scene.aoi
         if request.raster:
-            write_class_map(
-                part(request.raster), scene.grid, lambda window: read(window).classes, **common
-            )
+            with rasterio.open(class_map) as classes:  # blended already
+                write_class_map(
+                    part(request.raster),
+                    scene.grid,
+                    lambda window: classes.read(1, window=Window.from_slices(*window.slices)),
+                    **common,
+                )
         if request.probabilities:
             write_probabilities(part(request.probabilities), scene.grid, read, **common)
         begin("preview")
