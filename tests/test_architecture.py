@@ -18,15 +18,16 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "files", "grid", "legend", "config"),
     ("sources",),
     ("tiles", "graphs"),
-    ("samples",),
+    ("samples", "augment", "shards"),
     ("models",),
     ("checkpoint",),
-    ("mosaic", "polygons", "sieve", "metrics", "gpkg", "rasters", "preview"),
+    ("training",),
+    ("mosaic", "polygons", "sieve", "metrics", "gpkg", "rasters", "preview", "reports"),
     ("workflows",),
 )
 # Rooms that stay usable, and quick to import, without a model.
 TORCH_FREE = ("errors", "files", "grid", "legend", "config", "sources", "tiles", "mosaic")
-TORCH_FREE += ("polygons", "sieve", "metrics", "gpkg", "rasters", "preview")
+TORCH_FREE += ("polygons", "sieve", "metrics", "gpkg", "rasters", "preview", "reports")
 
 
 def room(module: str) -> int:
