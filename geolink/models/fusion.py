@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from geolink.config import ModelConfig
 from geolink.graphs.schema import NODE_TYPES, NodeType
@@ -77,18 +78,36 @@ class Fusion(nn.Module):
         Returns:
             (B, fusion_dim, h, w), and per node type (N, fusion_dim).
         """
+        hybrid, objects = self._two_ways(image, nodes, graphs)
+        return as_map(hybrid, image.grid), objects
+
+    def objects(
+        self, image: ImageFeatures, nodes: dict[NodeType, Tensor], graphs: GraphBatch
+    ) -> dict[NodeType, Tensor]:
+        """Hybrid OSM-RS object encodings as from `with_objects`, of an image that may be masked."""
+        _, objects = self._two_ways(image, nodes, graphs)
+        return objects
+
+    def _two_ways(
+        self, image: ImageFeatures, nodes: dict[NodeType, Tensor], graphs: GraphBatch
+    ) -> tuple[Tensor, dict[NodeType, Tensor]]:
+        """Hybrid tokens (B, 1 + V, fusion_dim), and per node type (N, fusion_dim) encodings."""
         groups = Slots.groups(graphs, None)
         hybrid, sequences = self._fuse(image, nodes, graphs, groups)
-        positions = self._token_positions(image)
+        places = self._token_positions(image)
         objects = torch.cat(
             [
-                slots.unpad(self.block.inform_nodes(sequence, hybrid[slots.tiles], positions))
+                slots.unpad(
+                    self.block.inform_nodes(
+                        sequence, hybrid[slots.tiles], _of_tiles(places, slots)
+                    )
+                )
                 for slots, sequence in zip(groups, sequences, strict=True)
             ]
         )
         objects = _restored(objects, torch.cat([slots.node for slots in groups]))
         by_type = torch.split(objects, [len(nodes[kind]) for kind in NODE_TYPES])
-        return as_map(hybrid, image.grid), dict(zip(NODE_TYPES, by_type, strict=True))
+        return hybrid, dict(zip(NODE_TYPES, by_type, strict=True))
 
     def _fuse(
         self,
@@ -97,14 +116,14 @@ class Fusion(nn.Module):
         graphs: GraphBatch,
         groups: list[Slots],
     ) -> tuple[Tensor, list[NodeSequences]]:
-        """Hybrid tokens (B, 1 + h * w, fusion_dim) and, per group of tiles, its related nodes."""
+        """Hybrid tokens (B, 1 + V, fusion_dim) and, per group of tiles, its related nodes."""
         tokens, places = self.image_projection(image.tokens), self._token_positions(image)
         values = torch.cat([self.node_projection[kind](nodes[kind]) for kind in NODE_TYPES])
         positions = torch.cat([self._node_positions(kind, graphs) for kind in NODE_TYPES])
         sequences = [self._sequences(values, positions, slots) for slots in groups]
         hybrid = torch.cat(
             [
-                self.block.inform_image(tokens[slots.tiles], places, sequence)
+                self.block.inform_image(tokens[slots.tiles], _of_tiles(places, slots), sequence)
                 for slots, sequence in zip(groups, sequences, strict=True)
             ]
         )
@@ -122,8 +141,11 @@ class Fusion(nn.Module):
         return self.block.relate(NodeSequences(values, positions, padding, present))
 
     def _token_positions(self, image: ImageFeatures) -> Tensor:
-        """(1 + h * w, D) embeddings of the image tokens."""
-        return self._table(image.grid, image.tokens.device)
+        """Embeddings of the image tokens: (1 + h * w, D), or (B, 1 + V, D) of a masked image."""
+        table = self._table(image.grid, image.tokens.device)
+        if image.visible is None:
+            return table
+        return table[functional.pad(image.visible + 1, (1, 0))]
 
     def _node_positions(self, kind: NodeType, graphs: GraphBatch) -> Tensor:
         """(N, D) mean embedding of each node's key-points, or of the patches that it covers."""
@@ -162,7 +184,7 @@ class TwoWayBlock(nn.Module):
         return replace(nodes, values=self.node_norm(nodes.values + gained))
 
     def inform_image(self, tokens: Tensor, positions: Tensor, nodes: NodeSequences) -> Tensor:
-        """Image tokens (B, T, D), with (T, D) positions, look at the nodes of their tile."""
+        """Image tokens (B, T, D) and their positions look at the nodes of their tile."""
         gained = _attend(
             self.image_from_nodes,
             tokens + positions,
@@ -190,6 +212,11 @@ def _attend(
     gained: Tensor
     gained, _ = attention(query, key, value, key_padding_mask=padding, need_weights=False)
     return gained
+
+
+def _of_tiles(places: Tensor, slots: Slots) -> Tensor:
+    """The token positions of a group's tiles; those of whole images are the same for all."""
+    return places if places.ndim == 2 else places[slots.tiles]
 
 
 def _restored(rows: Tensor, places: Tensor) -> Tensor:
