@@ -142,6 +142,11 @@ class ModelConfig:
         """Patches per side of an image of `image_size` pixels."""
         return self.image_size // self.patch_size
 
+    @property
+    def coverage_side(self) -> int | None:
+        """Cells per side whose coverage the model asks of a graph; None where it asks for none."""
+        return self.grid_size if self.position == "coverage" else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a card or a TOML table."""
         return {**asdict(self), "feature_blocks": list(self.feature_blocks)}

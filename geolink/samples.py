@@ -1,7 +1,9 @@
 """One training example: image, OSM graph and labels of a tile, changed together."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from geolink.sources.labels import WeakLabels, label_mask
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
+Pixel = TypeVar("Pixel", bound=np.generic)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -28,7 +32,7 @@ class Sample:
 
     Attributes:
         rgb: (3, H, W) uint8.
-        graph: OSM graph of the tile, None where there is no OSM.
+        graph: OSM graph of the tile as `SceneGraphs` builds it, None where there is no OSM.
         label: (H, W) uint8 class ids, 255 where there is none.
         givers: per node type, (N,) bool, True for nodes whose tags gave the labels.
     """
@@ -83,7 +87,8 @@ def hide_givers(sample: Sample, share: float, rng: np.random.Generator) -> Sampl
     """Takes a random share of the label-giving objects out of the graph.
 
     A model that always sees the mapped zones would only learn to copy them. Hidden objects leave
-    the image and the labels as they are, so the zone has to be told from its surroundings. As
+    the image and the labels as they are, so the zone has to be told from its surroundings. All
+    parts of an object, such as the pieces that the tile's border leaves of it, go together. As
     relations are between two objects, and only points are related through Delaunay triangles, the
     result equals the graph built without those lines and polygons.
 
@@ -94,8 +99,11 @@ def hide_givers(sample: Sample, share: float, rng: np.random.Generator) -> Sampl
     """
     if sample.graph is None or share <= 0:
         return sample
+    objects = {kind: sample.graph[kind].object.numpy() for kind in sample.givers}
+    mapped = np.unique(np.concatenate([objects[k][giver] for k, giver in sample.givers.items()]))
+    hidden = mapped[rng.random(len(mapped)) < share]
     keep = {
-        kind: torch.from_numpy(~(giver & (rng.random(len(giver)) < share)))
+        kind: torch.from_numpy(~(giver & np.isin(objects[kind], hidden)))
         for kind, giver in sample.givers.items()
     }
     givers = {kind: giver[keep[kind].numpy()] for kind, giver in sample.givers.items()}
@@ -118,7 +126,7 @@ def flip(sample: Sample, *, transpose: bool, mirror_x: bool, mirror_y: bool) -> 
     The transposition comes first, then the mirrorings.
     """
 
-    def pixels(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def pixels(array: NDArray[Pixel]) -> NDArray[Pixel]:
         array = np.swapaxes(array, -1, -2) if transpose else array
         array = array[..., :, ::-1] if mirror_x else array
         array = array[..., ::-1, :] if mirror_y else array
@@ -133,11 +141,16 @@ def flip(sample: Sample, *, transpose: bool, mirror_x: bool, mirror_y: bool) -> 
             sign = torch.tensor([-1.0 if mirror_x else 1.0, -1.0 if mirror_y else 1.0])
             origin = torch.tensor([float(mirror_x), float(mirror_y)])
             graph[kind].keypoints = (origin + sign * xy).flatten(1)
+            if "coverage" in graph[kind]:
+                coverage = graph[kind].coverage
+                side = math.isqrt(coverage.shape[1])
+                turned = pixels(coverage.view(len(coverage), side, side).numpy())
+                graph[kind].coverage = torch.from_numpy(turned.reshape(coverage.shape))
     return replace(sample, rgb=pixels(sample.rgb), label=pixels(sample.label), graph=graph)
 
 
 def to_arrays(sample: Sample) -> dict[str, NDArray[np.generic]]:
-    """A sample as named arrays, semantics in half precision, ready for `numpy.savez`."""
+    """A sample as named arrays, semantics and coverage in half precision, for `numpy.savez`."""
     if sample.graph is None:
         raise ValueError("a sample without a graph cannot be stored")
     arrays: dict[str, NDArray[np.generic]] = {"rgb": sample.rgb, "label": sample.label}
@@ -145,7 +158,10 @@ def to_arrays(sample: Sample) -> dict[str, NDArray[np.generic]]:
     for kind in NODE_TYPES:
         arrays[f"{kind}.x"] = sample.graph[kind].x.numpy().astype(np.float16)
         arrays[f"{kind}.keypoints"] = sample.graph[kind].keypoints.numpy()
+        arrays[f"{kind}.object"] = sample.graph[kind].object.numpy().astype(np.int32)
         arrays[f"{kind}.givers"] = sample.givers[kind]
+        if "coverage" in sample.graph[kind]:
+            arrays[f"{kind}.coverage"] = sample.graph[kind].coverage.numpy().astype(np.float16)
     for a, to, b in EDGE_TYPES:
         edges = sample.graph[a, to, b]
         arrays[f"{a}-{b}.edge_index"] = edges.edge_index.numpy().astype(np.int32)
@@ -160,6 +176,10 @@ def from_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Sample:
     for kind in NODE_TYPES:
         graph[kind].x = torch.from_numpy(np.asarray(arrays[f"{kind}.x"])).float()
         graph[kind].keypoints = torch.from_numpy(np.asarray(arrays[f"{kind}.keypoints"]))
+        graph[kind].object = torch.from_numpy(np.asarray(arrays[f"{kind}.object"])).long()
+        if f"{kind}.coverage" in arrays:
+            coverage = np.asarray(arrays[f"{kind}.coverage"])
+            graph[kind].coverage = torch.from_numpy(coverage).float()
     for a, to, b in EDGE_TYPES:
         edges = graph[a, to, b]
         edges.edge_index = torch.from_numpy(np.asarray(arrays[f"{a}-{b}.edge_index"])).long()

@@ -1,4 +1,5 @@
 import io
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import shapely
 import torch
 from pyproj import CRS
+from shapely import affinity, box
 from synthetic import (
     CRS_35N,
     NORTH,
@@ -38,6 +40,7 @@ from geolink.sources.base import ImageTile, SourceInfo
 from geolink.sources.labels import WeakLabels, label_mask
 from geolink.sources.osm import read_osm
 
+SIDE = 14  # cells of the coverage
 COUNTS = {"building": 50, "highway": 40, "landuse": 30, "natural": 20}
 # Blocks around the railway station of Helsinki.
 HELSINKI = GridSpec(CRS.from_epsg(32635), 385_700.0, 6_672_200.0, 1.0, 224, 224)
@@ -60,7 +63,8 @@ class Gradient:
 
 
 def sampler(scene):
-    return SceneSampler(Gradient(), scene, SceneGraphs(scene, StubEncoder(), COUNTS))
+    graphs = SceneGraphs(scene, StubEncoder(), COUNTS, coverage_side=SIDE)
+    return SceneSampler(Gradient(), scene, graphs)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,8 @@ def test_hiding_equals_a_graph_without_the_objects(helsinki, sample):
     hidden = hide_givers(sample, 1.0, np.random.default_rng(0))
     assert 0 < len(hidden.graph["polygon"].x) < len(sample.graph["polygon"].x)
     assert_same_graph(hidden.graph, expected.graph)
+    for kind in ("line", "polygon"):
+        assert torch.equal(hidden.graph[kind].coverage, expected.graph[kind].coverage)
     assert not any(giver.any() for giver in hidden.givers.values())
 
 
@@ -116,6 +122,26 @@ def test_hiding_a_share_leaves_all_else(sample):
     np.testing.assert_array_equal(hidden.label, sample.label)
     after = to_arrays(sample)
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_all_parts_of_an_object_are_hidden_together():
+    """A comb whose teeth reach into the tile, a relation of two polygons, and three blocks."""
+    comb = shapely.union_all([box(-30, 0, -10, 100), box(-20, 0, 40, 30), box(-20, 60, 40, 90)])
+    blocks = [box(200, y, 230, y + 20) for y in range(0, 200, 40)]
+    zones = [affinity.translate(zone, WEST, NORTH - 200) for zone in (comb, *blocks)]
+    scene = osm_entities([({"landuse": "residential"}, zone) for zone in zones])
+    scene.polygon.loc[1:2, "osm_id"] = "relation/7"
+    names = scene.polygon["osm_id"].to_numpy()
+    cut = sampler(scene).sample(SQUARE)
+    whole = Counter(names[cut.graph["polygon"].source.numpy()])
+    assert sorted(whole.values()) == [1, 1, 1, 2, 2]
+    seen = set()
+    for seed in range(20):
+        hidden = hide_givers(cut, 0.5, np.random.default_rng(seed))
+        left = Counter(names[hidden.graph["polygon"].source.numpy()])
+        assert left.items() <= whole.items()
+        seen |= {frozenset(left)}
+    assert len(seen) > 5
 
 
 def test_hiding_follows_the_generator(sample):
@@ -154,6 +180,8 @@ def test_the_inverse_flip_restores_the_sample(small, symmetry):
     np.testing.assert_array_equal(restored.rgb, small.rgb)
     np.testing.assert_array_equal(restored.label, small.label)
     assert_same_graph(restored.graph, small.graph, keypoints=False)
+    for kind in ("line", "polygon"):
+        assert torch.equal(restored.graph[kind].coverage, small.graph[kind].coverage)
     for kind in NODE_TYPES:
         torch.testing.assert_close(restored.graph[kind].keypoints, small.graph[kind].keypoints)
 
@@ -176,6 +204,9 @@ def test_a_flipped_graph_is_that_of_the_flipped_world(small, symmetry):
     close = {"rtol": 0, "atol": 1e-5}
     for kind in ("point", "line"):
         found, wanted = (s.graph[kind].keypoints for s in (flipped, expected))
+        torch.testing.assert_close(found, wanted, **close)
+    for kind in ("line", "polygon"):
+        found, wanted = (s.graph[kind].coverage for s in (flipped, expected))
         torch.testing.assert_close(found, wanted, **close)
     # The inner points of a polygon lie at fixed angles, which a flip changes; the centroid and the
     # distances to it agree, and the points stay inside.
@@ -226,10 +257,14 @@ def test_samples_survive_a_file(sample):
     for kind in NODE_TYPES:
         np.testing.assert_array_equal(restored.givers[kind], sample.givers[kind])
         assert torch.equal(restored.graph[kind].keypoints, sample.graph[kind].keypoints)
+        assert torch.equal(restored.graph[kind].object, sample.graph[kind].object)
         assert restored.graph[kind].x.dtype == torch.float32
         torch.testing.assert_close(
             restored.graph[kind].x, sample.graph[kind].x, rtol=1e-3, atol=1e-3
         )
+    for kind in ("line", "polygon"):
+        found, wanted = restored.graph[kind].coverage, sample.graph[kind].coverage
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
     for edge_type in EDGE_TYPES:
         for name in ("edge_index", "edge_attr"):
             assert torch.equal(restored.graph[edge_type][name], sample.graph[edge_type][name])

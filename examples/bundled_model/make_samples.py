@@ -28,6 +28,7 @@ from geolink.sources.sea import sea_polygons
 from geolink.sources.simulated import SimulatedImagery
 
 SIDE = 224
+COVERAGE_SIDE = 14  # patches per side of a tile, for models that place nodes by their coverage
 GSD_RANGE = (0.7, 2.5)  # metres, drawn log-uniformly
 MIN_LABELLED = 0.25  # share of a sample's pixels
 MAX_ONE_CLASS = 0.85  # share of its labelled pixels; keeps open sea and deep forest rare
@@ -71,7 +72,9 @@ def make_scene(path: Path, out: Path, numbers: range, appearance: int) -> int:
     sea = sea_polygons(entities, bounds)
     seed = zlib.crc32(f"{path.name}:{appearance}".encode())
     imagery = SimulatedImagery(entities, seed=seed, sea=sea)
-    graphs = SceneGraphs(entities, TableTagEncoder(), bundled_key_counts())
+    graphs = SceneGraphs(
+        entities, TableTagEncoder(), bundled_key_counts(), coverage_side=COVERAGE_SIDE
+    )
     sampler = SceneSampler(imagery, entities, graphs, sea=sea)
     for i in missing:
         rng = np.random.default_rng([seed, i])

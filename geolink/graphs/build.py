@@ -20,6 +20,7 @@ from shapely import STRtree
 from torch_geometric.data import HeteroData
 
 from geolink.errors import CRSError, DroppedEntitiesWarning, GraphError
+from geolink.graphs.coverage import line_shares, polygon_shares
 from geolink.graphs.schema import KEYPOINT_WIDTHS, NODE_TYPES, RELATIONS, EdgeType
 from geolink.graphs.tags import TagEncoder, encode_tags
 from geolink.grid import Bounds
@@ -72,6 +73,7 @@ def build_graph(
     *,
     tags: TagEncoder,
     key_counts: Mapping[str, int],
+    coverage_side: int | None = None,
 ) -> HeteroData:
     """Turns the OSM entities of one tile into a heterogeneous graph.
 
@@ -88,11 +90,15 @@ def build_graph(
         bounds: west, south, east, north of the tile, in the frames' CRS.
         tags: turns tag strings into vectors of length D.
         key_counts: corpus count per key; a tag weighs log(count) in its node's feature.
+        coverage_side: cells per side of the tile in which lines and polygons are measured, 14 for
+            the patches of a 224 px tile (`ModelConfig.coverage_side`); None leaves that out.
 
     Returns:
         Per node type `x` (N, D) float32 semantics, `keypoints` (N, 2 | 6 | 8) float32 in tile
-        units, and `source` (N,) int64 row in the input frame; per edge type `edge_index` (2, E)
-        int64 and `edge_attr` (E, relations) float32 one-hot; and `bounds` (4,) float64.
+        units, and `source` (N,) int64 row in the input frame; where asked for, `coverage` of lines
+        and polygons, (N, coverage_side^2) float32 (see `geolink.graphs.coverage`); per edge type
+        `edge_index` (2, E) int64 and `edge_attr` (E, relations) float32 one-hot; and `bounds` (4,)
+        float64.
 
     Raises:
         GraphError: the bounds are empty or not finite.
@@ -111,6 +117,7 @@ def build_graph(
         identifiers={
             kind: ids for kind, frame in frames.items() if (ids := _ids(frame)) is not None
         },
+        coverage_side=coverage_side,
     )
 
 
@@ -120,6 +127,7 @@ def graph_from_arrays(
     bounds: Bounds | Sequence[float],
     *,
     identifiers: Mapping[EntityType, NDArray[np.object_]] | None = None,
+    coverage_side: int | None = None,
 ) -> HeteroData:
     """`build_graph` for geometries whose tags are already encoded.
 
@@ -129,6 +137,7 @@ def graph_from_arrays(
         bounds: west, south, east, north of the tile, in the same CRS.
         identifiers: per type (N,) names of the objects, the seeds of polygons' inner points; a
             type that is not in it uses its geometries.
+        coverage_side: as for `build_graph`.
 
     Returns:
         A graph as `build_graph` describes it.
@@ -148,6 +157,10 @@ def graph_from_arrays(
         graph[kind].x = torch.from_numpy(semantics[kind][rows].astype(np.float32, copy=False))
         graph[kind].keypoints = torch.from_numpy(_keypoints(kind, nodes[kind], seeds[rows], tile))
         graph[kind].source = torch.from_numpy(rows)
+    if coverage_side is not None:
+        for measure, kind in ((line_shares, "line"), (polygon_shares, "polygon")):
+            shares = measure(nodes[kind], tile, side=coverage_side)
+            graph[kind].coverage = torch.from_numpy(shares)
     for edge_type, edges in _relations(nodes).items():
         index, attributes = _one_hot(edge_type, *edges)
         graph[edge_type].edge_index = torch.from_numpy(index)

@@ -5,87 +5,101 @@ take the mean over all patches that the object really crosses or fills, which th
 wish (Bai et al. 2025, section 6).
 """
 
-from collections.abc import Mapping, Sequence
-from copy import copy
-
 import numpy as np
 import shapely
-import torch
 from numpy.typing import NDArray
-from torch_geometric.data import HeteroData
 
-from geolink.errors import GraphError
-from geolink.graphs.schema import NodeType
 from geolink.grid import Bounds
 
-CELLS = 14  # patches of 16 pixels per side of a 224 pixel tile
+Geometries = NDArray[np.object_]
+Indices = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_NUDGE = 1e-9  # cells; a line along the border of two cells lies half in each
 
 
-def add_coverage(
-    graph: HeteroData, geometries: Mapping[NodeType, NDArray[np.object_]], *, cells: int = CELLS
-) -> HeteroData:
-    """The graph with `coverage` of its lines and polygons.
-
-    Args:
-        graph: the graph of a tile; it is not changed.
-        geometries: per type, the clipped geometry of each node, in the order of the nodes and in
-            the CRS of `graph.bounds`.
-        cells: cells per side of the tile, as many as the model has patches.
-
-    Returns:
-        The graph with `graph[type].coverage`, (N, cells * cells) float32 as `cell_shares` gives it.
-
-    Raises:
-        GraphError: there are not as many geometries as nodes.
-    """
-    covered = copy(graph)
-    bounds = Bounds(*graph.bounds.tolist())
-    kinds: Sequence[NodeType] = ("line", "polygon")
-    for kind in kinds:
-        if len(geometries[kind]) != len(graph[kind].x):
-            raise GraphError(
-                f"{len(geometries[kind])} {kind} geometries do not belong to "
-                f"{len(graph[kind].x)} nodes; give the clipped geometry of each node"
-            )
-        shares = cell_shares(geometries[kind], bounds, cells=cells)
-        covered[kind].coverage = torch.from_numpy(shares)
-    return covered
-
-
-def cell_shares(
-    geometries: NDArray[np.object_], bounds: Bounds, *, cells: int = CELLS
-) -> NDArray[np.float32]:
-    """How much of each cell of a tile each geometry covers.
+def polygon_shares(polygons: Geometries, bounds: Bounds, *, side: int) -> NDArray[np.float32]:
+    """How much of each cell of a tile each polygon covers.
 
     Args:
-        geometries: (N,) lines or polygons within `bounds`.
+        polygons: (N,) polygons within `bounds`.
         bounds: the tile.
-        cells: cells per side.
+        side: cells per side of the tile.
 
     Returns:
-        (N, cells * cells) in row order from the north-west: area in units of a cell's area for
-        polygons, length in units of a cell's side for lines.
+        (N, side * side) areas in units of a cell's area, cells row by row from the north-west.
     """
-    boxes = _cell_boxes(bounds, cells)
-    area = bounds.width * bounds.height / cells**2
-    shares = np.zeros((len(geometries), cells * cells), dtype=np.float32)
-    node, cell = shapely.STRtree(boxes).query(geometries)
-    # A geometry that meets one cell lies in it as a whole.
-    alone = np.bincount(node, minlength=len(geometries))[node] == 1
-    parts = geometries[node]
-    parts[~alone] = shapely.intersection(parts[~alone], boxes[cell[~alone]])
-    flat = shapely.get_dimensions(geometries[node]) == 2
-    shares[node, cell] = np.where(
-        flat, shapely.area(parts) / area, shapely.length(parts) / np.sqrt(area)
-    )
+    cells = _cells(bounds, side)
+    tree = shapely.STRtree(cells)
+    shares = np.zeros((len(polygons), len(cells)), dtype=np.float32)
+    shares[*tree.query(polygons, predicate="contains")] = 1
+    node, cell = tree.query(polygons, predicate="intersects")
+    cut = shares[node, cell] == 0
+    node, cell = node[cut], cell[cut]
+    parts = shapely.intersection(polygons[node], cells[cell])
+    shares[node, cell] = shapely.area(parts) * (side**2 / (bounds.width * bounds.height))
     return shares
 
 
-def _cell_boxes(bounds: Bounds, cells: int) -> NDArray[np.object_]:
-    """(cells * cells,) boxes, row by row from the north-west."""
-    x = np.linspace(bounds.west, bounds.east, cells + 1)
-    y = np.linspace(bounds.north, bounds.south, cells + 1)
+def line_shares(lines: Geometries, bounds: Bounds, *, side: int) -> NDArray[np.float32]:
+    """How long each line runs through each cell of a tile.
+
+    Args:
+        lines: (N,) lines within `bounds`.
+        bounds: the tile.
+        side: cells per side of the tile.
+
+    Returns:
+        (N, side * side) lengths in units of a cell's side (the geometric mean of both, where they
+        differ), cells row by row from the north-west.
+    """
+    cell = np.array([bounds.width, bounds.height]) / side
+    xy, owner = shapely.get_coordinates(lines, return_index=True)
+    xy = (xy - [bounds.west, bounds.north]) / [cell[0], -cell[1]]
+    inner = owner[:-1] == owner[1:]
+    start, way, node = xy[:-1][inner], np.diff(xy, axis=0)[inner], owner[:-1][inner]
+    segment, begin, end = _pieces(start, way)
+    middle = start[segment] + ((begin + end) / 2)[:, None] * way[segment]
+    length = np.hypot(*(way * cell).T)[segment] * (end - begin) / np.sqrt(cell.prod())
+    shares = np.zeros((len(lines), side, side))
+    for nudge in (-_NUDGE, _NUDGE):
+        col, row = np.floor(middle + nudge).astype(np.int64).clip(0, side - 1).T
+        np.add.at(shares, (node[segment], row, col), length / 2)
+    return shares.reshape(-1, side * side).astype(np.float32)
+
+
+def _cells(bounds: Bounds, side: int) -> Geometries:
+    """(side * side,) boxes, row by row from the north-west."""
+    x = np.linspace(bounds.west, bounds.east, side + 1)
+    y = np.linspace(bounds.north, bounds.south, side + 1)
     west, north = np.meshgrid(x[:-1], y[:-1])
     east, south = np.meshgrid(x[1:], y[1:])
-    boxes: NDArray[np.object_] = shapely.box(west, south, east, north).ravel()
-    return boxes
+    cells: Geometries = shapely.box(west, south, east, north).ravel()
+    return cells
+
+
+def _pieces(start: Floats, way: Floats) -> tuple[Indices, Floats, Floats]:
+    """Segments cut where they cross from cell to cell.
+
+    Args:
+        start: (S, 2) first points, in cells.
+        way: (S, 2) from the first point to the last.
+
+    Returns:
+        Per piece its segment, and where on the way (0-1) it begins and ends.
+    """
+    whole = np.arange(len(start))
+    segments, places = [whole, whole], [np.zeros(len(start)), np.ones(len(start))]
+    for axis in range(2):
+        ends = np.sort([start[:, axis], start[:, axis] + way[:, axis]], axis=0)
+        first = np.floor(ends[0]) + 1
+        counts = np.maximum(np.ceil(ends[1]) - first, 0).astype(np.int64)
+        segment = np.repeat(whole, counts)
+        step = np.arange(len(segment)) - np.repeat(counts.cumsum() - counts, counts)
+        segments.append(segment)
+        places.append((first[segment] + step - start[segment, axis]) / way[segment, axis])
+    segment, place = np.concatenate(segments), np.concatenate(places)
+    order = np.lexsort((place, segment))
+    segment, place = segment[order], place[order]
+    inner = segment[:-1] == segment[1:]
+    return segment[:-1][inner], place[:-1][inner], place[1:][inner]

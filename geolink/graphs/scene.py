@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from shapely import STRtree, box
 from torch_geometric.data import HeteroData
@@ -20,11 +21,19 @@ class SceneGraphs:
         entities: all OSM entities of the scene.
         encoder: turns tag strings into vectors.
         key_counts: corpus count per tag key, the weights of the semantic mean (METHOD section 1).
+        coverage_side: cells per side of a tile in which lines and polygons are measured, as the
+            model asks for by `ModelConfig.coverage_side`; None leaves that out.
     """
 
     def __init__(
-        self, entities: OsmEntities, encoder: TagEncoder, key_counts: Mapping[str, int]
+        self,
+        entities: OsmEntities,
+        encoder: TagEncoder,
+        key_counts: Mapping[str, int],
+        *,
+        coverage_side: int | None = None,
     ) -> None:
+        self.coverage_side = coverage_side
         self.geometries: dict[EntityType, NDArray[np.object_]] = {}
         self.identifiers: dict[EntityType, NDArray[np.object_]] = {}
         self.semantics: dict[EntityType, NDArray[np.float32]] = {}
@@ -35,6 +44,7 @@ class SceneGraphs:
             self.identifiers[kind] = frame["osm_id"].to_numpy()
             self.semantics[kind] = encode_tags(frame["tags"].tolist(), encoder, key_counts)
             self._trees[kind] = STRtree(self.geometries[kind])
+        self.objects = _numbered(self.identifiers)
 
     def rows_within(self, bounds: Bounds) -> dict[EntityType, NDArray[np.int64]]:
         """Rows of the entities that meet a tile, ascending, per type."""
@@ -49,7 +59,8 @@ class SceneGraphs:
 
         Returns:
             A graph as `geolink.build_graph` makes it; `graph[type].source` holds the row of each
-            node in the scene's frame of that type.
+            node in the scene's frame of that type, and `graph[type].object` (N,) int64 the number
+            of its OSM object in the scene, which all parts of one object have in common.
         """
         rows = self.rows_within(bounds)
         graph = graph_from_arrays(
@@ -57,8 +68,20 @@ class SceneGraphs:
             {kind: self.semantics[kind][rows[kind]] for kind in ENTITY_TYPES},
             bounds,
             identifiers={kind: self.identifiers[kind][rows[kind]] for kind in ENTITY_TYPES},
+            coverage_side=self.coverage_side,
         )
         for kind in ENTITY_TYPES:
-            source = graph[kind].source.numpy()
-            graph[kind].source = graph[kind].source.new_tensor(rows[kind][source])
+            source = rows[kind][graph[kind].source.numpy()]
+            graph[kind].source = torch.from_numpy(source)
+            graph[kind].object = torch.from_numpy(self.objects[kind][source])
         return graph
+
+
+def _numbered(
+    identifiers: Mapping[EntityType, NDArray[np.object_]],
+) -> dict[EntityType, NDArray[np.int64]]:
+    """Per type, (N,) numbers of the objects that rows are parts of, in the order of their names."""
+    names = np.concatenate([identifiers[kind] for kind in ENTITY_TYPES])
+    _, numbers = np.unique(names.astype(str), return_inverse=True)
+    ends = np.cumsum([len(identifiers[kind]) for kind in ENTITY_TYPES])[:-1]
+    return dict(zip(ENTITY_TYPES, np.split(numbers.astype(np.int64), ends), strict=True))

@@ -105,6 +105,6 @@ class GeoLink(nn.Module):
             graphs,
             len(images),
             semantic_dim=config.semantic_dim,
-            coverage_cells=config.grid_size**2 if config.position == "coverage" else 0,
+            coverage_cells=(config.coverage_side or 0) ** 2,
         )
         return batch.to(images.device)

@@ -1,5 +1,6 @@
 """Graphs of a batch of tiles as plain tensors."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -183,5 +184,5 @@ def _check_coverage(graph: HeteroData, cells: int) -> None:
         if "coverage" not in graph[kind] or graph[kind].coverage.shape != shape:
             raise GraphError(
                 f"{kind} nodes need the coverage of {cells} patches; "
-                "add it with geolink.graphs.coverage.add_coverage"
+                f"build the graph with coverage_side={math.isqrt(cells)}"
             )

@@ -1,4 +1,8 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import shapely
 import torch
 from shapely import Point
 from synthetic import NORTH, WEST, StubEncoder, assert_same_graph, entities, osm_entities
@@ -11,6 +15,7 @@ from geolink.grid import Bounds
 COUNTS = {"building": 50, "highway": 40, "landuse": 30, "natural": 20}
 # Cuts streets, the pond and the industrial ground.
 TILE = Bounds(WEST + 100, NORTH - 220, WEST + 230, NORTH - 90)
+WHOLE = Bounds(WEST, NORTH - 300, WEST + 300, NORTH)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,38 @@ def test_source_is_the_row_in_the_scene(scene, graphs):
     tags = [scene.polygon["tags"][i] for i in graph["polygon"].source.tolist()]
     assert tags == [{"leisure": "park", "name": "Puisto"}, {"natural": "water"}]
     assert graph["point"].source.tolist() == [0, 1]
+
+
+def test_parts_of_an_object_share_its_number(scene):
+    frames = {kind: getattr(scene, kind).copy() for kind in ("line", "polygon")}
+    frames["polygon"].loc[[1, 3], "osm_id"] = "relation/7"
+    frames["line"].loc[0, "osm_id"] = "relation/7"
+    graph = SceneGraphs(replace(scene, **frames), StubEncoder(), COUNTS).build(WHOLE)
+    names = [
+        name
+        for kind in NODE_TYPES
+        for name in frames.get(kind, scene.point)["osm_id"].to_numpy()[graph[kind].source]
+    ]
+    numbers = torch.cat([graph[kind].object for kind in NODE_TYPES]).tolist()
+    assert len(set(zip(names, numbers, strict=True))) == len(set(names)) == len(set(numbers)) == 10
+
+
+def test_coverage_is_that_of_the_clipped_objects(scene, graphs):
+    graph = SceneGraphs(scene, StubEncoder(), COUNTS, coverage_side=7).build(TILE)
+    assert_same_graph(graph, graphs.build(TILE))
+    assert "coverage" not in graph["point"]
+    assert "coverage" not in graphs.build(TILE)["line"]
+    cell = TILE.width / 7
+    for kind, measure, unit in (
+        ("line", shapely.length, cell),
+        ("polygon", shapely.area, cell**2),
+    ):
+        assert graph[kind].coverage.shape == (len(graph[kind].x), 49)
+        cut = shapely.intersection(
+            graphs.geometries[kind][graph[kind].source.numpy()], shapely.box(*TILE)
+        )
+        found = graph[kind].coverage.sum(dim=1).numpy()
+        np.testing.assert_allclose(found, measure(cut) / unit, rtol=1e-5)
 
 
 def test_far_objects_change_nothing(graphs):
