@@ -1,12 +1,14 @@
 """Small made-up inputs that several test files share: rasters, OSM files, a model, a command."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -16,6 +18,7 @@ import numpy as np
 import rasterio
 import torch
 from affine import Affine
+from PIL import Image
 from shapely import LineString, Point, box
 
 from geolink.checkpoint import save_checkpoint
@@ -28,6 +31,8 @@ from geolink.models.geolink import GeoLink
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
 from geolink.sources.base import SourceInfo
 from geolink.sources.entities import OsmEntities
+from geolink.sources.manifest import Manifest, Shard
+from geolink.sources.shard_files import TileObjects, TileSample, write_shard
 from geolink_cli.app import main
 
 CRS_35N = "EPSG:32635"
@@ -171,6 +176,8 @@ def run_cli(*arguments, cwd=None):
 _COMMAND = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+from geolink.sources.manifest import Manifest, Shard
+from geolink.sources.shard_files import TileObjects, TileSample, write_shard
 from geolink_cli.app import main
 main()
 """
@@ -230,3 +237,51 @@ def assert_same_graph(found, expected, *, keypoints=True):
             assert torch.equal(found[kind].keypoints, expected[kind].keypoints), kind
     for edge_type in EDGE_TYPES:
         assert edge_set(found[edge_type]) == edge_set(expected[edge_type]), edge_type
+
+
+def tile_objects(rng, count=12):
+    """Random houses, ways and trees of one tile, in tile units (y down)."""
+    corners = rng.uniform(0, 0.9, (count, 2))
+    sizes = rng.uniform(0.02, 0.1, (count, 2))
+    houses = [box(x, y, x + w, y + h) for (x, y), (w, h) in zip(corners, sizes, strict=True)]
+    ways = [LineString(ends) for ends in rng.uniform(0, 1, (count // 3, 2, 2))]
+    trees = [Point(at) for at in rng.uniform(0, 1, (count // 3, 2))]
+    tags = [{"natural": "tree"}, {"highway": "residential"}, {"building": "house"}]
+    named = zip(tags, (trees, ways, houses), strict=True)
+    return TileObjects(
+        geometry=np.array([*trees, *ways, *houses], dtype=object),
+        ids=np.array([f"way/{i}" for i in range(len(trees + ways + houses))], dtype=object),
+        tags=[dict(tag) for tag, shapes in named for _ in shapes],
+    )
+
+
+def tile_sample(number, side=64, objects=12):
+    """A made-up sample of a shard: a PNG of coloured fields, and objects."""
+    png = io.BytesIO()
+    Image.fromarray(pixels(side, side, seed=number).transpose(1, 2, 0)).save(png, "PNG")
+    things = tile_objects(np.random.default_rng(number), objects)
+    return TileSample(f"made-up_{number:05d}", png.getvalue(), "png", things, {"gsd": 1.0})
+
+
+def write_shards(folder, n=12, *, per_shard=4, side=64, objects=12):
+    """A folder of shards with `n` made-up samples of `side` pixels, and their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = [tile_sample(number, side, objects) for number in range(n)]
+    shards = []
+    for number, start in enumerate(range(0, n, per_shard)):
+        path = folder / f"shard-{number:06d}.tar"
+        write_shard(path, samples[start : start + per_shard])
+        payload = path.read_bytes()
+        held = min(per_shard, n - start)
+        shards.append(Shard(path.name, held, len(payload), hashlib.sha256(payload).hexdigest()))
+    keys = Counter(key for sample in samples for tags in sample.objects.tags for key in tags)
+    Manifest(
+        version="0",
+        shards=tuple(shards),
+        gsd={"1": n},
+        objects={"point": n * (objects // 3), "line": n * (objects // 3), "polygon": n * objects},
+        sources=({"description": "made up", "simulated": True},),
+        dropped={},
+        key_counts=dict(keys),
+    ).save(folder)
+    return folder

@@ -1,0 +1,299 @@
+"""Pretraining data: views of image + OSM graph, by the thousand, in a known order.
+
+A draw names an epoch and a sample; what comes back depends on nothing else, so that any number of
+workers and processes sees the same batches, and a run that was cut goes on with the same ones.
+"""
+
+import hashlib
+import logging
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import shapely
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch_geometric.data import HeteroData
+
+from geolink.augment import UNIT, Augmentation, View, open_picture
+from geolink.errors import DroppedEntitiesWarning, InputError
+from geolink.graphs.build import graph_from_arrays
+from geolink.graphs.tags import TagEncoder, encode_tags, tag_key
+from geolink.sources.entities import ENTITY_TYPES, EntityType
+from geolink.sources.manifest import Manifest
+from geolink.sources.shard_files import TileObjects, TileSample, read_sample, shard_index
+
+logger = logging.getLogger(__name__)
+
+SIDE = 224
+WINDOW_SHARDS = 8
+_REPLACEMENTS = 63  # so many in a row fail only where nearly all of a set is lost
+_CACHED_TAGS = 50_000  # distinct sets of tags; 77 MB of 384-d vectors
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One sample in one epoch: the index that a pretraining data set is asked by."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class PretrainSample:
+    """A view of one tile.
+
+    Attributes:
+        image: (3, side, side) uint8.
+        graph: the graph of the objects in the view, maybe without a node; `graph[type].object`
+            (N,) int64 numbers the objects, which all parts of one have in common.
+        key: name of the sample in its set.
+        skipped: why other samples were skipped in favour of this one; empty as a rule.
+    """
+
+    image: Tensor
+    graph: HeteroData
+    key: str
+    skipped: tuple[str, ...] = ()
+
+
+class PretrainDataset(Dataset[PretrainSample], ABC):
+    """What all pretraining data have in common: order, views, graphs, and what is skipped.
+
+    A sample that cannot be read is replaced by another, which follows from seed, epoch and index
+    like everything else; all others stay as they are. Reasons are logged once, counted in
+    `skipped`, and handed to `on_skip`; as workers count for themselves, they also come with the
+    sample.
+
+    Args:
+        counts: number of samples of each shard.
+        encoder: turns tag strings into vectors.
+        key_counts: corpus count per tag key, the weights of the semantic mean.
+        augmentation: which views are drawn; None shows tiles whole and as they are.
+        seed: decides the views.
+        side: height and width of the images, pixels.
+        coverage_side: as for `geolink.build_graph`.
+        on_skip: called with the reason for each sample or shard that is skipped.
+
+    Attributes:
+        skipped: how often each reason led to a replacement, in this process.
+    """
+
+    def __init__(
+        self,
+        counts: Sequence[int],
+        *,
+        encoder: TagEncoder,
+        key_counts: Mapping[str, int],
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        side: int = SIDE,
+        coverage_side: int | None = None,
+        on_skip: Callable[[str], None] | None = None,
+    ) -> None:
+        self.augmentation = augmentation
+        self.seed = seed
+        self.side = side
+        self.coverage_side = coverage_side
+        self.skipped: Counter[str] = Counter()
+        self._counts = tuple(counts)
+        self._starts = [0, *accumulate(counts)]
+        self._semantics = _Semantics(encoder, key_counts)
+        self._on_skip = on_skip
+
+    @abstractmethod
+    def _read(self, shard: int, row: int) -> TileSample:
+        """One stored sample.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, draw: Draw) -> PretrainSample:
+        """The view of one sample in one epoch.
+
+        Raises:
+            IndexError: there is no such sample.
+            InputError: the sample and many others cannot be read.
+        """
+        if not 0 <= draw.index < len(self):
+            raise IndexError(f"sample {draw.index} of {len(self)}")
+        rng = np.random.default_rng([self.seed, draw.epoch, draw.index])
+        others = rng.integers(len(self), size=_REPLACEMENTS)
+        reasons: list[str] = []
+        for step, index in enumerate([draw.index, *others.tolist()]):
+            try:
+                image, graph, key = self._view(index, draw.epoch, step)
+            except InputError as error:
+                reasons.append(str(error))
+                self._note(str(error))
+            else:
+                return PretrainSample(image, graph, key, tuple(reasons))
+        raise InputError(f"{len(reasons)} samples in a row cannot be read; the last: {reasons[-1]}")
+
+    def order(self, seed: int, epoch: int, *, window: int = WINDOW_SHARDS) -> NDArray[np.int64]:
+        """A permutation of all samples, for one epoch.
+
+        Shards are shuffled, and samples are shuffled among those of `window` shards, so that a
+        reader has few shards open at a time.
+
+        Returns:
+            (len(self),) sample numbers; batch k of B samples is `order[k * B : (k + 1) * B]`.
+        """
+        rng = np.random.default_rng([seed, epoch])
+        shards = rng.permutation(len(self._counts))
+        rows = [np.arange(self._starts[s], self._starts[s + 1], dtype=np.int64) for s in shards]
+        windows = [
+            rng.permutation(np.concatenate(rows[start : start + window]))
+            for start in range(0, len(rows), window)
+        ]
+        return np.concatenate(windows) if windows else np.empty(0, dtype=np.int64)
+
+    def _view(self, index: int, epoch: int, step: int) -> tuple[Tensor, HeteroData, str]:
+        """Image, graph and key of a sample that is drawn, or the `step`-th to replace one."""
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        sample = self._read(shard, index - self._starts[shard])
+        picture = open_picture(sample.image)
+        view = View()
+        if self.augmentation is not None:
+            rng = _generator(self.seed, epoch, sample.key, step)
+            view = self.augmentation.draw(rng, picture.width / picture.height)
+        image = torch.from_numpy(view.image(picture, self.side))
+        return image, self._graph(sample.objects, view), sample.key
+
+    def _graph(self, objects: TileObjects, view: View) -> HeteroData:
+        """The graph of the objects in a view."""
+        shapes = view.geometry(objects.geometry)
+        inside = np.flatnonzero(shapely.intersects(shapes, _UNIT_BOX))
+        shapes, ids = shapes[inside], objects.ids[inside]
+        dimensions = shapely.get_dimensions(shapes)
+        rows = {kind: np.flatnonzero(dimensions == i) for i, kind in enumerate(ENTITY_TYPES)}
+        semantics = self._semantics([objects.tags[i] for i in inside.tolist()])
+        with warnings.catch_warnings():
+            # A sliver may collapse under rounding; it takes no more room than rounding does.
+            warnings.simplefilter("ignore", DroppedEntitiesWarning)
+            graph = graph_from_arrays(
+                {kind: shapes[rows[kind]] for kind in ENTITY_TYPES},
+                {kind: semantics[rows[kind]] for kind in ENTITY_TYPES},
+                UNIT,
+                identifiers={kind: ids[rows[kind]] for kind in ENTITY_TYPES},
+                coverage_side=self.coverage_side,
+            )
+        _number_objects(graph, ids, rows)
+        return graph
+
+    def _note(self, reason: str) -> None:
+        if reason not in self.skipped:
+            logger.warning("skipped: %s", reason)
+        self.skipped[reason] += 1
+        if self._on_skip is not None:
+            self._on_skip(reason)
+
+
+_UNIT_BOX = shapely.box(*UNIT)
+
+
+def _generator(seed: int, epoch: int, key: str, step: int) -> np.random.Generator:
+    """Randomness of one view; a replacement has its own, so that it is no copy."""
+    name = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+    return np.random.default_rng([seed, epoch, name, step])
+
+
+def _number_objects(
+    graph: HeteroData, ids: NDArray[np.object_], rows: Mapping[EntityType, NDArray[np.int64]]
+) -> None:
+    """Gives every node the number of its object, its `source` becoming the row in `ids`."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(ids))}
+    of_row = np.fromiter((numbers[name] for name in ids), dtype=np.int64, count=len(ids))
+    for kind in ENTITY_TYPES:
+        source = rows[kind][graph[kind].source.numpy()]
+        graph[kind].source = torch.from_numpy(source)
+        graph[kind].object = torch.from_numpy(of_row[source])
+
+
+class _Semantics:
+    """Features of tag sets, remembered: most objects of a corpus share few sets that matter."""
+
+    def __init__(self, encoder: TagEncoder, key_counts: Mapping[str, int]) -> None:
+        self._encoder = encoder
+        self._key_counts = key_counts
+        self._known: dict[tuple[tuple[str, str], ...], NDArray[np.float32]] = {}
+
+    def __call__(self, tags: Sequence[Mapping[str, str]]) -> NDArray[np.float32]:
+        """(N, D) as `encode_tags` gives them."""
+        keys = [self._telling(some) for some in tags]
+        fresh = [key for key in dict.fromkeys(keys) if key not in self._known]
+        if len(self._known) + len(fresh) > _CACHED_TAGS:
+            self._known.clear()
+            fresh = list(dict.fromkeys(keys))
+        if fresh:
+            vectors = encode_tags([dict(key) for key in fresh], self._encoder, self._key_counts)
+            self._known.update(zip(fresh, vectors, strict=True))
+        if not keys:
+            return np.zeros((0, self._encoder.dim), dtype=np.float32)
+        return np.stack([self._known[key] for key in keys])
+
+    def _telling(self, tags: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """The tags that weigh anything; all of them where none does."""
+        items = tuple(tags.items())
+        telling = tuple(item for item in items if self._key_counts.get(tag_key(item[0]), 1) > 1)
+        return telling or items
+
+
+class ShardDataset(PretrainDataset):
+    """The samples of a folder of shards, as `build_shards` makes it.
+
+    Args:
+        folder: holds `manifest.json` and the shards.
+        encoder: turns tag strings into vectors.
+        key_counts: corpus count per tag key; by default those of the manifest.
+        augmentation, seed, side, coverage_side, on_skip: see `PretrainDataset`.
+
+    Raises:
+        InputError: the manifest is missing or damaged, or names no sample.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        encoder: TagEncoder,
+        key_counts: Mapping[str, int] | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        side: int = SIDE,
+        coverage_side: int | None = None,
+        on_skip: Callable[[str], None] | None = None,
+    ) -> None:
+        self.manifest = Manifest.load(folder)
+        self._paths = [Path(folder) / shard.name for shard in self.manifest.shards]
+        super().__init__(
+            [shard.samples for shard in self.manifest.shards],
+            encoder=encoder,
+            key_counts=self.manifest.key_counts if key_counts is None else key_counts,
+            augmentation=augmentation,
+            seed=seed,
+            side=side,
+            coverage_side=coverage_side,
+            on_skip=on_skip,
+        )
+
+    def _read(self, shard: int, row: int) -> TileSample:
+        path = self._paths[shard]
+        entries = shard_index(path)
+        if row >= len(entries):
+            raise InputError(
+                f"the shard {path.name} is damaged after {len(entries)} of "
+                f"{self._counts[shard]} samples"
+            )
+        return read_sample(path, entries[row])
