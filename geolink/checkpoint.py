@@ -7,13 +7,11 @@ ever executed.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import platformdirs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -21,15 +19,16 @@ from torch import Tensor
 
 from geolink.config import ModelConfig
 from geolink.errors import CheckpointError, ConfigError, InputError, UnavailableError
-from geolink.files import atomic_path
+from geolink.files import atomic_path, sha256_of
 from geolink.graphs.tags import load_key_counts
 from geolink.legend import Legend
 from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
 from geolink.models.released import convert_released
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
+from geolink.sources.cache import cache_folder
 
-__all__ = ["ModelCard", "bundled_models", "cache_folder", "load_model", "save_checkpoint"]
+__all__ = ["ModelCard", "bundled_models", "load_model", "save_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,12 +106,6 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in _BUNDLED.glob(f"*/{CARD}"))
 
 
-def cache_folder() -> Path:
-    """Folder of what can be made or fetched again; `GEOLINK_CACHE` sets another."""
-    named = os.environ.get("GEOLINK_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path("geolink")
-
-
 # Finding
 
 
@@ -167,7 +160,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _read_weights(path: Path, card: ModelCard) -> dict[str, Tensor]:
     """Tensors of a weight file in float32."""
     try:
-        if _sha256(path) != card.sha256:
+        if sha256_of(path) != card.sha256:
             raise CheckpointError(f"{path} is damaged or not the card's; copy both files again")
         # Copies are aligned; sums over the file's own memory could round differently.
         state = {n: t.to(torch.float32, copy=True) for n, t in load_file(path).items()}
@@ -214,11 +207,6 @@ def _require_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], p
                 f"{path} holds {name!r} with shape {tuple(found[name].shape)}, its model needs "
                 f"{tuple(tensor.shape)}; it belongs to another architecture or number of classes"
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # The released format

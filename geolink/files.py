@@ -1,6 +1,7 @@
 """Results appear whole or not at all: written beside the target, renamed into place."""
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -74,6 +75,12 @@ def replace_bytes(target: Path, payload: bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

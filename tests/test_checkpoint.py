@@ -14,6 +14,7 @@ from geolink import checkpoint
 from geolink.checkpoint import ModelCard, load_model, save_checkpoint
 from geolink.config import ModelConfig
 from geolink.errors import CheckpointError, ConfigError, UnavailableError
+from geolink.files import sha256_of
 from geolink.legend import UFZ, Legend
 from geolink.models import released
 from geolink.models.geolink import GeoLink
@@ -64,7 +65,7 @@ def edit_card(run, **changes):
 def rewrite_weights(run, state):
     """Other weights with a card that vouches for them."""
     save_file(state, run / "model.safetensors")
-    edit_card(run, sha256=checkpoint._sha256(run / "model.safetensors"))
+    edit_card(run, sha256=sha256_of(run / "model.safetensors"))
 
 
 # Our format
@@ -137,7 +138,7 @@ def test_truncated_weights(run):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="is damaged or not the card's"):
         load_model(run)
-    edit_card(run, sha256=checkpoint._sha256(path))
+    edit_card(run, sha256=sha256_of(path))
     with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
         load_model(run)
 
