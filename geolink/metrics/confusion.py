@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from geolink.errors import InputError
 from geolink.legend import IGNORE
+from geolink.metrics.tally import Tally, mean_of, ratio
 
 
 @dataclass(frozen=True)
-class ConfusionMatrix:
+class ConfusionMatrix(Tally):
     """Pixels by reference and predicted class; matrices of several maps can be added.
 
     Attributes:
@@ -28,6 +29,24 @@ class ConfusionMatrix:
         Raises:
             InputError: the shapes differ, or an id is not a class.
         """
+        blocks = np.zeros(np.shape(reference), np.intp)
+        return cls.by_block(reference, predicted, blocks, classes=classes, count=1)[0]
+
+    @classmethod
+    def by_block(
+        cls,
+        reference: NDArray[np.uint8],
+        predicted: NDArray[np.uint8],
+        blocks: NDArray[np.integer],
+        *,
+        classes: int,
+        count: int,
+    ) -> list["ConfusionMatrix"]:
+        """One matrix for each of `count` blocks; `blocks` holds each pixel's, from 0.
+
+        Raises:
+            InputError: the shapes differ, or an id is not a class.
+        """
         if reference.shape != predicted.shape:
             raise InputError(
                 f"reference and prediction differ in shape: {reference.shape}, {predicted.shape}"
@@ -36,11 +55,9 @@ class ConfusionMatrix:
         rows, cols = reference[both].astype(np.int64), predicted[both].astype(np.int64)
         if max(rows.max(initial=0), cols.max(initial=0)) >= classes:
             raise InputError(f"a map holds an id that is none of the {classes} classes")
-        counts = np.bincount(rows * classes + cols, minlength=classes**2)
-        return cls(counts.reshape(classes, classes))
-
-    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
-        return ConfusionMatrix(self.counts + other.counts)
+        cells = (blocks[both] * classes + rows) * classes + cols
+        counts = np.bincount(cells, minlength=count * classes**2)
+        return [cls(matrix) for matrix in counts.reshape(count, classes, classes)]
 
     @property
     def pixels(self) -> int:
@@ -48,63 +65,72 @@ class ConfusionMatrix:
         return int(self.counts.sum())
 
     @property
+    def referenced(self) -> NDArray[np.int64]:
+        """(classes,) pixels of each class in the reference."""
+        return np.asarray(self.counts.sum(axis=1))
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """(classes,) pixels of each class in the prediction."""
+        return np.asarray(self.counts.sum(axis=0))
+
+    @property
     def iou(self) -> NDArray[np.float64]:
         """(classes,) intersection over union; NaN for a class that neither map has."""
-        return _ratio(self._hits, self._referenced + self._predicted - self._hits)
+        return ratio(self._hits, self.referenced + self.predicted - self._hits)
 
     @property
     def f1(self) -> NDArray[np.float64]:
         """(classes,) harmonic mean of precision and recall; NaN for a class that neither has."""
-        return _ratio(2 * self._hits, self._referenced + self._predicted)
+        return ratio(2 * self._hits, self.referenced + self.predicted)
 
     @property
     def mean_iou(self) -> float:
         """Mean IoU of the classes that occur in the reference; NaN where there are none."""
-        return self._mean(self.iou)
+        return mean_of(self.iou, self.referenced > 0)
 
     @property
     def mean_f1(self) -> float:
         """Mean F1 of the classes that occur in the reference; NaN where there are none."""
-        return self._mean(self.f1)
+        return mean_of(self.f1, self.referenced > 0)
 
     @property
     def accuracy(self) -> float:
         """Share of pixels with the right class; NaN without pixels."""
-        return float(_ratio(self._hits.sum(), self.counts.sum()))
+        return float(ratio(self._hits.sum(), self.counts.sum()))
 
     @property
     def kappa(self) -> float:
         """Cohen's kappa: agreement beyond chance; NaN where chance alone agrees wholly."""
         total = float(self.counts.sum())
-        chance = _ratio((self._referenced * self._predicted).sum(), np.float64(total**2))
-        return float(_ratio(self.accuracy - chance, 1.0 - chance))
+        by_chance = self.referenced.astype(float) * self.predicted
+        chance = ratio(by_chance.sum(), np.float64(total**2))
+        return float(ratio(self.accuracy - chance, 1.0 - chance))
+
+    @property
+    def area_error(self) -> NDArray[np.float64]:
+        """(classes,) mapped area minus that of the reference, as a share of the latter.
+
+        0.2 is a fifth too much, -1 a class that is missed wholly; NaN for a class that the
+        reference does not have.
+        """
+        return ratio(self.predicted - self.referenced, self.referenced)
+
+    @property
+    def misallocated(self) -> float:
+        """Share of the area that has to change class for every class to have the right area.
+
+        Half the sum of the classes' absolute differences; 0 where the total areas are right,
+        whatever their places (quantity disagreement, Pontius and Millones 2011).
+        """
+        return float(ratio(np.abs(self.predicted - self.referenced).sum() / 2, self.counts.sum()))
 
     def majority(self) -> "ConfusionMatrix":
         """The matrix of a map that has the reference's most frequent class everywhere."""
         counts = np.zeros_like(self.counts)
-        counts[:, self._referenced.argmax()] = self._referenced
+        counts[:, self.referenced.argmax()] = self.referenced
         return ConfusionMatrix(counts)
 
     @property
     def _hits(self) -> NDArray[np.int64]:
         return self.counts.diagonal()
-
-    @property
-    def _referenced(self) -> NDArray[np.int64]:
-        return np.asarray(self.counts.sum(axis=1))
-
-    @property
-    def _predicted(self) -> NDArray[np.int64]:
-        return np.asarray(self.counts.sum(axis=0))
-
-    def _mean(self, figures: NDArray[np.float64]) -> float:
-        occurring = figures[self._referenced > 0]
-        return float(occurring.mean()) if len(occurring) else float("nan")
-
-
-def _ratio(part: object, whole: object) -> NDArray[np.float64]:
-    """`part` / `whole`, NaN where `whole` is 0."""
-    above, below = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
-    ratio = np.full(above.shape, np.nan)
-    np.divide(above, below, out=ratio, where=below != 0)
-    return ratio

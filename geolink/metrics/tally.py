@@ -1,0 +1,54 @@
+"""Sums from which figures follow: what every metric keeps, and how parts make up a whole."""
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T", bound="Tally")
+
+
+class Tally:
+    """Base of frozen dataclasses whose arrays are sums, so that tallies of parts can be added.
+
+    A figure such as a mean IoU is no mean over tiles: it follows from sums over all of them. Fields
+    that are arrays or tallies are sums; other fields (distances, ...) say what is summed.
+    """
+
+    def __add__(self, other: Self) -> Self:
+        return total([self, other])
+
+
+def total(parts: Sequence[T], weights: NDArray[np.int64] | None = None) -> T:
+    """The tally of all parts together.
+
+    Args:
+        parts: at least one tally, all of the same kind.
+        weights: (parts,) how often each part counts; once where not given.
+    """
+    counts = np.ones(len(parts), np.int64) if weights is None else weights
+    assert is_dataclass(parts[0])
+    sums: dict[str, Any] = {}
+    for field in fields(parts[0]):
+        values = [getattr(part, field.name) for part in parts]
+        if isinstance(values[0], Tally):
+            sums[field.name] = total(values, weights)
+        elif isinstance(values[0], np.ndarray):
+            sums[field.name] = np.tensordot(counts, np.stack(values), axes=1)
+    whole: T = replace(parts[0], **sums)
+    return whole
+
+
+def ratio(part: object, whole: object) -> NDArray[np.float64]:
+    """`part` / `whole`, NaN where `whole` is 0."""
+    above, below = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
+    result = np.full(above.shape, np.nan)
+    np.divide(above, below, out=result, where=below != 0)
+    return result
+
+
+def mean_of(figures: NDArray[np.float64], among: NDArray[np.bool_]) -> float:
+    """Mean of the figures `among` those that count; NaN where there are none."""
+    return float(figures[among].mean()) if among.any() else float("nan")
