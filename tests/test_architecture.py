@@ -18,7 +18,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "files", "grid", "legend", "config"),
     ("sources",),
     ("tiles", "graphs"),
-    ("samples", "augment", "shards"),
+    ("samples", "augment", "shards", "splits"),
     ("models",),
     ("checkpoint",),
     ("training",),
