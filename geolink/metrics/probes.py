@@ -23,25 +23,27 @@ NEIGHBOURS = 20
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 
-def knn_classes(
+def knn_votes(
     train: Features, labels: Labels, test: Features, *, neighbours: int = NEIGHBOURS
-) -> Labels:
-    """Classes of the test features by a vote of the nearest training features in angle.
+) -> NDArray[np.float64]:
+    """Share of votes per class among the training features nearest in angle.
 
     Args:
         train: (n, features).
         labels: (n,) classes of `train`.
         test: (m, features).
-        neighbours: voters; all of `train` where that is fewer. Of equal votes, the lowest class
-            wins.
+        neighbours: voters; all of `train` where that is fewer.
+
+    Returns:
+        (m, classes) shares, columns in the order of `numpy.unique(labels)`.
 
     Raises:
         InputError: there are not two classes to tell apart, or features are not finite.
     """
     _require_learnable(labels, train, test)
     learner = KNeighborsClassifier(min(neighbours, len(train)), metric="cosine", algorithm="brute")
-    found: Labels = learner.fit(train, labels).predict(test)
-    return found
+    votes: NDArray[np.float64] = learner.fit(train, labels).predict_proba(test)
+    return votes
 
 
 def linear_probe(

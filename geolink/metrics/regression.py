@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geolink.errors import InputError
-from geolink.metrics.tally import Tally, ratio
+from geolink.legend import Legend
+from geolink.metrics.tally import Measured, ratio
 
 
 @dataclass(frozen=True)
-class RegressionSums(Tally):
+class RegressionSums(Measured):
     """Sums over predictions of a quantity.
 
     Attributes:
@@ -62,3 +63,7 @@ class RegressionSums(Tally):
     def mae(self) -> float:
         """Mean absolute error, in the unit of the quantity."""
         return float(ratio(self.errors, self.count))
+
+    def figures(self, legend: Legend) -> dict[str, float]:
+        """r2, RMSE and MAE; the legend has no part in them."""
+        return {"r2": self.r2, "rmse": self.rmse, "mae": self.mae}

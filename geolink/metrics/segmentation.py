@@ -10,7 +10,7 @@ from geolink.legend import IGNORE, Legend
 from geolink.metrics.boundaries import BoundaryMatches
 from geolink.metrics.calibration import Reliability
 from geolink.metrics.confusion import ConfusionMatrix
-from geolink.metrics.tally import Tally
+from geolink.metrics.tally import Measured
 from geolink.metrics.zones import ZoneHits, connected_zones, zone_blocks, zone_means
 
 DISTANCES_M = (3.0, 10.0)
@@ -18,7 +18,7 @@ MIN_ZONE_AREA_M2 = 500.0
 
 
 @dataclass(frozen=True)
-class SegmentationTally(Tally):
+class SegmentationTally(Measured):
     """What is counted of a class map.
 
     Attributes:
@@ -37,7 +37,7 @@ class SegmentationTally(Tally):
     zones: ZoneHits
 
     def figures(self, legend: Legend) -> dict[str, float]:
-        """The named figures; those of one class end in `.<class>`."""
+        """Figures of pixels, zones and outlines (see `Measured`)."""
         confusion, edges, names = self.confusion, self.boundaries, legend.names
         metres = [f"boundary_f1_{distance:g}m" for distance in edges.distances_m]
         overall = {

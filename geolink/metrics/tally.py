@@ -1,11 +1,14 @@
 """Sums from which figures follow: what every metric keeps, and how parts make up a whole."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from geolink.legend import Legend
 
 T = TypeVar("T", bound="Tally")
 
@@ -19,6 +22,14 @@ class Tally:
 
     def __add__(self, other: Self) -> Self:
         return total([self, other])
+
+
+class Measured(Tally):
+    """A tally of everything that is measured under one protocol."""
+
+    @abstractmethod
+    def figures(self, legend: Legend) -> dict[str, float]:
+        """The named figures; those of one class end in `.<class>`. NaN where there is nothing."""
 
 
 def total(parts: Sequence[T], weights: NDArray[np.int64] | None = None) -> T:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from geolink.errors import InputError
-from geolink.metrics.probes import knn_classes, linear_probe
+from geolink.metrics.probes import knn_votes, linear_probe
 
 RNG = np.random.default_rng(0)
 
@@ -18,19 +18,20 @@ def test_knn_tells_clusters_apart_by_angle():
     train, labels = clusters(30, 0.3)
     test, expected = clusters(10, 0.3, seed=1)
     lengths = RNG.uniform(0.01, 100, (len(test), 1))
-    assert (knn_classes(train, labels, test * lengths) == expected).all()
+    assert (knn_votes(train, labels, test * lengths).argmax(axis=1) == expected).all()
 
 
 def test_knn_is_a_vote_of_k():
     train = np.array([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.0, 1.0]])
     labels = np.array([0, 1, 1, 0])
-    assert knn_classes(train, labels, np.array([[1.0, 0.0]]), neighbours=1).tolist() == [0]
-    assert knn_classes(train, labels, np.array([[1.0, 0.0]]), neighbours=3).tolist() == [1]
+    ahead = np.array([[1.0, 0.0]])
+    assert knn_votes(train, labels, ahead, neighbours=1).tolist() == [[1.0, 0.0]]
+    np.testing.assert_allclose(knn_votes(train, labels, ahead, neighbours=3), [[1 / 3, 2 / 3]])
 
 
 def test_knn_of_few_samples_asks_all_of_them():
     train, labels = clusters(2, 0.1)
-    assert len(knn_classes(train, labels, train)) == 6
+    assert len(knn_votes(train, labels, train)) == 6
 
 
 def test_linear_probe_gives_probabilities_of_the_right_class():
@@ -55,7 +56,7 @@ def test_validation_chooses_the_strength():
 def test_one_class_is_not_learnable():
     train, _ = clusters(3, 0.1)
     with pytest.raises(InputError, match="one class"):
-        knn_classes(train, np.zeros(9, int), train)
+        knn_votes(train, np.zeros(9, int), train)
 
 
 def test_features_that_are_not_finite_are_refused():
