@@ -16,11 +16,9 @@ import geopandas as gpd
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio.features import rasterize
 
-from geolink.errors import CRSError
-from geolink.grid import GridSpec
 from geolink.legend import IGNORE, UFZ
+from geolink.sources.drawing import DrawnShapes
 from geolink.sources.entities import EntityType, OsmEntities
 
 
@@ -158,7 +156,7 @@ def label_mask(entities: OsmEntities) -> dict[EntityType, NDArray[np.bool_]]:
     }
 
 
-class WeakLabels:
+class WeakLabels(DrawnShapes):
     """Labels of a scene, prepared once and drawn for any grid in it.
 
     Where objects overlap, the later one in this order wins: land cover, zones, water with the sea,
@@ -170,48 +168,13 @@ class WeakLabels:
     """
 
     def __init__(self, entities: OsmEntities, *, sea: shapely.MultiPolygon | None = None) -> None:
-        self._crs = entities.crs
         shapes = [_zones(entities.polygon), _lines(entities.line)]
         if sea is not None:
             parts = shapely.get_parts(sea)
             shapes.append(_shapes(parts, UFZ.id_of("water"), Layer.WATER))
         geometry, zones, layers = (np.concatenate(column) for column in zip(*shapes, strict=True))
         order = np.lexsort((-shapely.area(geometry), layers))  # stable: ties keep their order
-        self._geometry = geometry[order]
-        self._zones = zones[order].tolist()
-        self._tree = shapely.STRtree(self._geometry)
-        shapely.prepare(self._geometry)
-
-    def read(self, grid: GridSpec) -> NDArray[np.uint8]:
-        """(height, width) class ids of the pixels whose centres are in a zone, IGNORE elsewhere.
-
-        Raises:
-            CRSError: the grid is in another CRS than the entities.
-        """
-        if grid.crs != self._crs:
-            raise CRSError(f"labels are in {self._crs.name}, the grid is in {grid.crs.name}")
-        area = shapely.box(*grid.bounds)
-        rows = np.sort(self._tree.query(area, predicate="intersects"))
-        if not len(rows):
-            return np.full(grid.shape, IGNORE, dtype=np.uint8)
-        # A pixel beyond the edge: cutting there changes no pixel inside.
-        parts = shapely.clip_by_rect(self._geometry[rows], *grid.bounds.buffered(grid.gsd))
-        shapes = [
-            (part, self._zones[row])
-            for part, row in zip(parts, rows, strict=True)
-            if not shapely.is_empty(part)
-        ]
-        pixels: NDArray[np.uint8] = rasterize(
-            shapes, out_shape=grid.shape, fill=IGNORE, transform=grid.transform, dtype="uint8"
-        )
-        return pixels
-
-
-def rasterize_labels(
-    entities: OsmEntities, grid: GridSpec, *, sea: shapely.MultiPolygon | None = None
-) -> NDArray[np.uint8]:
-    """(height, width) labels of one grid; for many grids of a scene use `WeakLabels`."""
-    return WeakLabels(entities, sea=sea).read(grid)
+        super().__init__(geometry[order], zones[order], entities.crs)
 
 
 # --- the table -----------------------------------------------------------------------------------

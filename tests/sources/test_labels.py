@@ -17,7 +17,6 @@ from geolink.sources.labels import (
     WeakLabels,
     label_mask,
     line_width,
-    rasterize_labels,
     zone_class,
 )
 from geolink.sources.osm import extract_bounds, read_osm, sea_polygons
@@ -119,8 +118,8 @@ def test_widths_of_lines(tags: dict[str, str], width: float) -> None:
 
 
 def test_pixels_without_a_zone_are_ignored() -> None:
-    assert (rasterize_labels(scene(), GRID) == IGNORE).all()
-    labels = rasterize_labels(scene([(shapely.box(10, 20, 30, 60), {"leisure": "park"})]), GRID)
+    assert (WeakLabels(scene()).read(GRID) == IGNORE).all()
+    labels = WeakLabels(scene([(shapely.box(10, 20, 30, 60), {"leisure": "park"})])).read(GRID)
     assert labels.shape == (100, 100)
     assert labels.dtype == np.uint8
     assert (labels == UFZ.id_of("green")).sum() == 20 * 40
@@ -137,7 +136,7 @@ def test_overlaps_follow_the_stated_order_whatever_the_order_of_rows() -> None:
         (shapely.box(70, 70, 72, 72), {"leisure": "park"}),
     ]
     lines: list[Row] = [(shapely.LineString([(0, 45), (100, 45)]), {"highway": "residential"})]
-    labels = rasterize_labels(scene(areas, lines), GRID)
+    labels = WeakLabels(scene(areas, lines)).read(GRID)
     assert name_at(labels, 5, 5) == "residential"
     assert name_at(labels, 12, 12) == "institution"
     assert name_at(labels, 17, 17) == "institution"
@@ -145,12 +144,12 @@ def test_overlaps_follow_the_stated_order_whatever_the_order_of_rows() -> None:
     assert name_at(labels, 47, 49) == "water"
     assert name_at(labels, 45, 45) == "transport"
     assert name_at(labels, 71, 71) == "green"
-    np.testing.assert_array_equal(rasterize_labels(scene(areas[::-1], lines), GRID), labels)
+    np.testing.assert_array_equal(WeakLabels(scene(areas[::-1], lines)).read(GRID), labels)
 
 
 def test_streets_are_as_wide_as_they_are() -> None:
     street = (shapely.LineString([(50, -10), (50, 110)]), {"highway": "primary", "width": "8"})
-    labels = rasterize_labels(scene(lines=[street]), GRID)
+    labels = WeakLabels(scene(lines=[street])).read(GRID)
     assert ((labels == UFZ.id_of("transport")).sum(axis=1) == 8).all()
 
 
@@ -189,7 +188,7 @@ def test_hidden_givers_leave_no_labels() -> None:
     areas: list[Row] = [(shapely.box(0, 0, 100, 100), {"landuse": "retail"})]
     entities = scene(areas, [(shapely.LineString([(0, 0), (100, 100)]), {"highway": "primary"})])
     rest = entities.select({kind: ~mask for kind, mask in label_mask(entities).items()})
-    assert (rasterize_labels(rest, GRID) == IGNORE).all()
+    assert (WeakLabels(rest).read(GRID) == IGNORE).all()
 
 
 def test_tiles_of_central_helsinki_show_the_same_pixels_as_the_whole() -> None:
