@@ -13,13 +13,15 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from multiprocessing.managers import BaseManager, NamespaceProxy
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
@@ -77,18 +79,25 @@ MISSING = Reply(b"Not Found", "text/plain", 404)
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong: another answer, one that trickles, or one that breaks off at half."""
+    """What goes wrong with an answer."""
 
-    change: Callable[[Reply], Reply] = lambda reply: reply
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    page: bytes | None = None  # HTML in place of the body
+    scrambled: bool = False  # as long as the right bytes, and announced as these
     delay_s: float = 0.0  # before each chunk
-    cut: bool = False
+    cut: bool = False  # breaks off at half
 
-
-def status(code: int, **headers: str) -> Fault:
-    """An answer without data; underscores of header names stand for hyphens."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    reply = Reply(HTTPStatus(code).phrase.encode(), "text/plain", code, named)
-    return Fault(lambda _: reply)
+    def __call__(self, reply: Reply) -> Reply:
+        if self.status is not None:
+            text = HTTPStatus(self.status).phrase.encode()
+            return Reply(text, "text/plain", self.status, self.headers)
+        if self.page is not None:
+            return Reply(self.page, "text/html")
+        if self.scrambled:
+            body = bytes(byte ^ 0x55 for byte in reply.body)
+            return replace(reply, body=body, headers={**reply.headers, "ETag": reply.etag})
+        return reply
 
 
 def slow(delay_s: float) -> Fault:
@@ -96,17 +105,10 @@ def slow(delay_s: float) -> Fault:
 
 
 CUT = Fault(cut=True)
-NOT_FOUND, BROKEN = status(404), status(500)
-BUSY = status(429, Retry_After="1")
-HTML = Fault(lambda _: Reply(b"<!DOCTYPE html><html>Please sign in</html>", "text/html"))
-# As long as the right bytes, and announced as these.
-WRONG_BYTES = Fault(
-    lambda reply: replace(
-        reply,
-        body=bytes(byte ^ 0x55 for byte in reply.body),
-        headers={**reply.headers, "ETag": reply.etag},
-    )
-)
+NOT_FOUND, BROKEN = Fault(404), Fault(500)
+BUSY = Fault(429, {"Retry-After": "1"})
+HTML = Fault(page=b"<!DOCTYPE html><html>Please sign in</html>")
+WRONG_BYTES = Fault(scrambled=True)
 
 
 class Server(AbstractContextManager[Any]):
@@ -150,12 +152,15 @@ class Server(AbstractContextManager[Any]):
     def bytes_sent(self) -> int:
         return sum(sum(request.sent) for request in self.requests)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         self._http = _HttpServer(("127.0.0.1", 0), _Handler)
         self._http.owner = self
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -206,11 +211,12 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        request = Request(self.command, unquote(url.path), query, self.headers, body)
+        headers = {name.title(): value for name, value in self.headers.items()}
+        request = Request(self.command, unquote(url.path), query, headers, body)
         owner = self.server.owner
         owner.requests.append(request)
         reply, fault = owner.answer(request), owner.fault_of(request.path) or Fault()
-        reply = fault.change(reply)
+        reply = fault(reply)
         if reply.status == 200:
             headers = {"ETag": reply.etag, "Last-Modified": MODIFIED, **reply.headers}
             reply = replace(reply, headers=headers)
@@ -362,8 +368,9 @@ class StacServer(FileServer):
 
     def _landing(self) -> dict[str, Any]:
         links = {"self": "", "root": "", "data": "/collections", "conformance": "/conformance"}
+        href = f"{self.url}/search"
         searches = [
-            {"rel": "search", "href": f"{self.url}/search", "method": method}
+            {"rel": "search", "href": href, "method": method, "type": "application/geo+json"}
             for method in ("GET", "POST")
         ]
         return {
@@ -581,7 +588,18 @@ class HubServer(Server):
                 for n, c in files.items()
             ]
             return json_reply(rows)
-        siblings = [{"rfilename": name} for name in files]
+        siblings = [
+            {
+                "rfilename": name,
+                "size": len(content),
+                "lfs": {
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "size": len(content),
+                    "pointerSize": 134,
+                },
+            }
+            for name, content in files.items()
+        ]
         return json_reply({"id": repo, "sha": commit, "siblings": siblings, "private": False})
 
 
@@ -690,3 +708,38 @@ class GDrive(Server):
             page = self._PAGE.format(url=self.url, id=name)
             return Reply(page.encode(), "text/html; charset=utf-8")
         return Reply(content, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+_METHODS = ("start", "stop", "fail", "heal", "paths", "add_scene")
+
+
+class _Remote(NamespaceProxy):
+    """A server in another process: methods run there, and attributes are copies."""
+
+    _exposed_ = ("__getattribute__", "__setattr__", "__delattr__", *_METHODS)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _METHODS:
+            return lambda *args, **settings: self._callmethod(name, args, settings)
+        return super().__getattr__(name)
+
+
+class _Manager(BaseManager):
+    """Makes servers in a process of its own."""
+
+
+for _kind in (FileServer, StacServer, TileServer, HubServer, Geocoder, Overpass, GDrive):
+    _Manager.register(_kind.__name__, _kind, _Remote)
+
+
+@contextmanager
+def apart(kind: type[Server], *args: Any, **settings: Any) -> Iterator[Any]:
+    """A running server in a process of its own.
+
+    For clients that hold Python's lock while they wait, as GDAL does when it opens a file.
+    """
+    with _Manager(ctx=get_context("spawn")) as manager:
+        server = getattr(manager, kind.__name__)(*args, **settings)
+        server.start()
+        yield server
+        server.stop()

@@ -10,6 +10,7 @@ import requests
 import shapely
 from affine import Affine
 from huggingface_hub import hf_hub_download, snapshot_download
+from rasterio.io import MemoryFile
 from servers import (
     BROKEN,
     BUSY,
@@ -23,6 +24,7 @@ from servers import (
     Overpass,
     StacServer,
     TileServer,
+    apart,
     geocoded,
     slow,
 )
@@ -99,7 +101,7 @@ def test_stopping_ends_open_connections(files):
 
 def test_stac_api(tmp_path):
     cog = write_raster(tmp_path / "visual.tif", tiled=True, blockxsize=128, blockysize=128)
-    with StacServer(page_size=2) as server:
+    with apart(StacServer, page_size=2) as server:
         for day, clouds in enumerate((5.0, 80.0, 1.0, 30.0, 12.0), start=1):
             date = f"2024-05-0{day}T10:00:00Z"
             server.add_scene(f"S{day}", {"visual": cog}, date=date, cloud_cover=clouds)
@@ -127,9 +129,11 @@ def test_tiles(tmp_path):
         crs="EPSG:4326",
         transform=Affine(0.5, 0, 0, 0, -0.5, 32),
     )
-    with TileServer(whole) as server, rasterio.open(server.template.format(z=5, x=16, y=15)) as png:
-        assert png.shape == (256, 256)
-        assert png.read(1)[128, 128] == 77
+    with TileServer(whole) as server:
+        packed = requests.get(server.template.format(z=5, x=16, y=15), timeout=5).content
+        with MemoryFile(packed) as file, file.open() as png:
+            assert png.shape == (256, 256)
+            assert png.read(1)[128, 128] == 77
         assert requests.get(server.template.format(z=5, x=0, y=0), timeout=5).status_code == 404
 
 
