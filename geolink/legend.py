@@ -1,6 +1,8 @@
 """Classes of a map: ids, names and colours, and the value that means "no label"."""
 
+import colorsys
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +83,18 @@ class Legend:
             return cls(str(data["name"]), classes)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"the legend is not readable: {error!r}") from None
+
+
+def new_legend(name: str, classes: Sequence[str]) -> Legend:
+    """A legend of these class names, with colours that neighbours in the list do not share."""
+    return Legend(name, tuple(MapClass(i, c, _color(i)) for i, c in enumerate(classes)))
+
+
+def _color(number: int) -> str:
+    """Hues by the golden angle, which never come close to the one before; tones in turn."""
+    lightness = (0.5, 0.65, 0.38)[number % 3]
+    rgb = colorsys.hls_to_rgb(0.61803398875 * number % 1.0, lightness, 0.6)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
 
 # The nine urban functional zones of GeoLink (Bai et al. 2025, section 4), coloured after land-use
