@@ -26,19 +26,18 @@ from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
 from geolink.models.released import convert_released
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
-from geolink.sources.cache import cache_folder
+from geolink.sources.cache import Cache, cache_folder
+from geolink.sources.model_origins import CARD, RELEASED_KEY_COUNTS, RELEASED_SUFFIXES
+from geolink.sources.models import RELEASED_TEXT_ENCODER, fetch_model, is_remote
+from geolink.sources.network import Network
 
 __all__ = ["ModelCard", "bundled_models", "load_model", "save_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
 WEIGHTS = "model.safetensors"
-CARD = "card.json"
-# The published count table belongs beside the released weights, under its published name.
-RELEASED_KEY_COUNTS = "all_tags30_frequency1.json"
 
 _BUNDLED = Path(__file__).parent / "assets" / "models"
-_REMOTE = ("hf:", "gdrive:", "http://", "https://")
 _MAX_CARD_BYTES = 16 * 2**20
 _CONVERTER = 1  # goes up when the same released file converts to something else
 _SEED = 0  # of the modules that a released file does not hold
@@ -80,21 +79,28 @@ def save_checkpoint(
     return card
 
 
-def load_model(spec: str | Path, device: str | torch.device = "cpu") -> GeoLink:
+def load_model(
+    spec: str | Path, device: str | torch.device = "cpu", *, offline: bool = False
+) -> GeoLink:
     """A model with its card, ready for inference (`model.eval()`).
 
     Args:
         spec: a bundled name, a run folder, a `.safetensors` file with its card beside it
-            (`<name>.json` or `card.json`), or a released `.pth`. A released file is converted once
-            and kept in the cache; its head is not trained.
+            (`<name>.json` or `card.json`), a released `.pth`, or one of these elsewhere:
+            `hf:owner/repo[@revision][/file]`, an address, `gdrive:ID`. What is elsewhere is fetched
+            once and kept in the cache. So is a released file as it is converted; its head is not
+            trained.
         device: where the model goes.
+        offline: use nothing but what is here.
 
     Raises:
         CheckpointError: the files are damaged, incomplete, or of another kind.
-        UnavailableError: there is no such model here.
+        ConfigError: the specification cannot be read.
+        UnavailableError: there is no such model, or it cannot be fetched.
+        OutputError: the cache cannot be written.
     """
-    weights = _find(spec)
-    if weights.suffix in (".pth", ".pt"):
+    weights = _find(spec, Network(offline=offline))
+    if weights.suffix in RELEASED_SUFFIXES:
         weights = _converted(weights)
     card = _read_card(weights)
     model = _build(card, _read_weights(weights, card), weights)
@@ -109,13 +115,11 @@ def bundled_models() -> list[str]:
 # Finding
 
 
-def _find(spec: str | Path) -> Path:
+def _find(spec: str | Path, network: Network) -> Path:
     """The weight file that a specification names."""
     name = str(spec)
-    if name.startswith(_REMOTE):
-        raise UnavailableError(
-            f"fetching models is not part of this version; download {name} and name the file"
-        )
+    if is_remote(name):
+        return fetch_model(name, cache=Cache(), network=network)
     if name in bundled_models():
         return _BUNDLED / name / WEIGHTS
     path = Path(spec)
@@ -126,7 +130,7 @@ def _find(spec: str | Path) -> Path:
         raise UnavailableError(
             f"there is no model {name}: name a file, a run folder, or a bundled model ({known})"
         )
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
+    if path.suffix not in (".safetensors", *RELEASED_SUFFIXES):
         raise CheckpointError(f"{path} is no model file; name a .safetensors or a released .pth")
     return path
 
@@ -288,7 +292,7 @@ def _released_card(path: Path, counts: Path, config: ModelConfig) -> ModelCard:
         mean=IMAGE_MEAN,
         std=IMAGE_STD,
         gsd_range=(0.1, 30.0),
-        tag_encoder="clip-openai/clip-vit-base-patch16",
+        tag_encoder=f"clip-{RELEASED_TEXT_ENCODER}",
         key_counts=key_counts,
         training_data="SkyScript-top30: 1,271,431 pairs of an RGB image and its OSM objects",
         licence="MIT",

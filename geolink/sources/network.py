@@ -6,30 +6,42 @@ connections that break), downloads go on where they were cut, and every failure 
 
 import json
 import logging
-import os
-import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Any, Self
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse
 from urllib3.connectionpool import ConnectionPool
-from urllib3.exceptions import HTTPError as TransportError
-from urllib3.exceptions import InvalidHeader, MaxRetryError, ReadTimeoutError, ResponseError
+from urllib3.exceptions import InvalidHeader, MaxRetryError, ResponseError
 from urllib3.util import Retry
 
 from geolink._version import __version__
 from geolink.errors import UnavailableError
-from geolink.files import full_disk_named, replace_bytes, sha256_of
+from geolink.files import full_disk_named, sha256_of
+from geolink.sources.download import Download
+from geolink.sources.http_failures import (
+    NotFoundError,
+    failures_named,
+    host_of,
+    require_good,
+    without_secrets,
+)
+
+__all__ = [
+    "LONGEST_WAIT_S",
+    "RETRIED",
+    "USER_AGENT",
+    "Network",
+    "NotFoundError",
+    "Progress",
+    "without_secrets",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -37,28 +49,13 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 USER_AGENT = f"geolink/{__version__} (maps of urban functional zones from imagery and OSM)"
 
+RETRIED = (429, 500, 502, 503, 504)  # status codes of failures that pass
+LONGEST_WAIT_S = 60.0  # that a server may ask for
+
 _CONNECT_S = 4.0
-_LONGEST_WAIT_S = 60.0  # of what a server may ask for
-_RETRIED = (429, 500, 502, 503, 504)
 _CHUNK = 2**16
 _MEGABYTE = 10**6
-_PAGE = "is a web page, perhaps a log-in"
 _MAX_BYTES = 256 * 2**20  # of an answer that is held in memory
-_SECRET = re.compile(
-    r"token|key|secret|sig|pass|pwd|auth|cred|session|sas|jwt|access|policy|expires", re.IGNORECASE
-)
-
-_REASONS = {
-    401: "it wants a log-in or token",
-    403: "it refuses access",
-    404: "it has no such file",
-    410: "it no longer has the file",
-    429: "it is busy; wait a while",
-}
-
-
-class NotFoundError(UnavailableError):
-    """The server is there and does not have what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Network:
             total=self.retries,
             connect=0,
             backoff_factor=0.5,
-            status_forcelist=_RETRIED,
+            status_forcelist=RETRIED,
             allowed_methods=None,
             raise_on_status=False,
         )
@@ -122,7 +119,7 @@ class Network:
             return json.loads(payload)
         except (ValueError, RecursionError):
             raise UnavailableError(
-                f"{what} cannot be read: {_host(url)} answered with something that is no JSON; "
+                f"{what} cannot be read: {host_of(url)} answered with something that is no JSON; "
                 "is there a log-in page in between?"
             ) from None
 
@@ -176,7 +173,7 @@ class Network:
         timeout = (min(_CONNECT_S, self.timeout_s), self.timeout_s)
         logger.info("%s %s", method, without_secrets(url))
         with (
-            _failures_named(what, url, self.timeout_s),
+            failures_named(what, url, self.timeout_s),
             self.session.request(
                 method,
                 url,
@@ -188,7 +185,7 @@ class Network:
             ) as response,
         ):
             if response.status_code not in accept:
-                _require_good(response, what, url)
+                require_good(response, what, url)
             yield response
 
     def download(
@@ -223,10 +220,16 @@ class Network:
         if sha256 is not None and target.is_file() and sha256_of(target) == sha256:
             return target
         with full_disk_named(target):
-            job = _Download(self, url, target, what)
+            job = Download(self, url, target, what)
             job.run()
             job.finish(sha256, size)
         return target
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Reports bytes of a download to `progress`; a total of 0 is unknown."""
+        if self.progress is not None:
+            whole = -(-max(done, total) // _MEGABYTE)
+            self.progress(f"{what} (MB)", done // _MEGABYTE if done < total else whole, whole)
 
 
 class _Patience(Retry):
@@ -247,93 +250,10 @@ class _Patience(Retry):
         _pool: ConnectionPool | None = None,
         _stacktrace: TracebackType | None = None,
     ) -> Self:
-        if response is not None and (self.get_retry_after(response) or 0) > _LONGEST_WAIT_S:
+        if response is not None and (self.get_retry_after(response) or 0) > LONGEST_WAIT_S:
             assert _pool is not None  # given with every response
             raise MaxRetryError(_pool, url or "", ResponseError("it asks to wait for long"))
         return super().increment(method, url, response, error, _pool, _stacktrace)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with its web addresses made fit for logs and records.
-
-    They lose user, password, and the query parameters that are named like a key.
-    """
-    return re.sub(r"https?://[^\s'\"<>]+", lambda match: _public(match[0]), text)
-
-
-def _public(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:
-        return f"{url.partition('://')[0]}://..."
-    kept = [(name, value) for name, value in query if not _SECRET.search(name)]
-    # A query without secrets stays as it is, however it is written.
-    text = parts.query if len(kept) == len(query) else urlencode(kept)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host, query=text))
-
-
-# Answers
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2] or "the server"
-    except ValueError:
-        return "the server"
-
-
-def _require_good(response: requests.Response, what: str, url: str) -> None:
-    host = _host(url)
-    if urlsplit(url).scheme == "https" and urlsplit(response.url).scheme != "https":
-        raise UnavailableError(
-            f"{what} cannot be fetched: {host} leads to an address without https; "
-            "name that address if you trust it"
-        )
-    if response.ok:
-        return
-    code = response.status_code
-    wait = response.headers.get("Retry-After", "")
-    reason = _REASONS.get(code) or (
-        "it is out of order; try again later" if code >= 500 else "the request is not accepted"
-    )
-    later = f" {wait} s" if code == 429 and wait.isdigit() else ""
-    kind = NotFoundError if code in (404, 410) else UnavailableError
-    raise kind(f"{what} cannot be fetched: {host} answers {code} {_phrase(code)}, {reason}{later}")
-
-
-def _phrase(code: int) -> str:
-    try:
-        return f"({HTTPStatus(code).phrase})"
-    except ValueError:
-        return "(unknown)"
-
-
-@contextmanager
-def _failures_named(what: str, url: str, timeout_s: float) -> Iterator[None]:
-    """Turn failures of the connection into one sentence without the address's query."""
-    try:
-        yield
-    except (requests.RequestException, TransportError) as error:
-        reason = _reason(error, timeout_s)
-        raise UnavailableError(f"{what} cannot be fetched: {_host(url)} {reason}") from error
-
-
-def _reason(error: Exception, timeout_s: float) -> str:
-    """What went wrong with a connection, and what to do."""
-    if isinstance(error, requests.exceptions.SSLError):
-        return "has no certificate that is trusted here; check the address and the clock"
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return "cannot be reached; check the network"
-    silent = any(isinstance(part, ReadTimeoutError) for part in error.args)
-    if silent or isinstance(error, requests.Timeout):
-        return f"has been silent for {timeout_s:g} s; run the same command again later"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError | TransportError):
-        return "broke the connection off; the same command goes on from here"
-    if isinstance(error, requests.ConnectionError):
-        return "cannot be reached; check the network and the address"
-    return f"cannot be asked ({type(error).__name__}); check the address"
 
 
 def _read(response: requests.Response, what: str) -> bytes:
@@ -342,162 +262,7 @@ def _read(response: requests.Response, what: str) -> bytes:
         content += chunk
         if len(content) > _MAX_BYTES:
             raise UnavailableError(
-                f"{what} cannot be fetched: {_host(response.url)} answers more than "
+                f"{what} cannot be fetched: {host_of(response.url)} answers more than "
                 f"{_MAX_BYTES // 2**20} MB"
             )
     return bytes(content)
-
-
-# Downloads
-
-
-class _CutError(UnavailableError):
-    """The connection broke while the body came; what came is kept."""
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """Which version of a file a part belongs to, kept in a hidden file beside it.
-
-    Attributes:
-        etag: strong entity tag, or empty.
-        modified: date of its last change, or empty.
-        total: its size in bytes, None where unknown.
-    """
-
-    etag: str = ""
-    modified: str = ""
-    total: int | None = None
-
-    @classmethod
-    def of(cls, response: requests.Response) -> "_Origin":
-        """From the head of an answer; an encoded body is of unknown size and cannot go on."""
-        head = response.headers
-        if head.get("Content-Encoding", "identity") != "identity":
-            return cls()
-        etag = head.get("ETag", "")
-        length = head.get("Content-Range", "").rpartition("/")[2] or head.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
-        return cls("" if etag.startswith("W/") else etag, head.get("Last-Modified", ""), total)
-
-    @classmethod
-    def read(cls, path: Path) -> "_Origin":
-        """From the file; whatever is wrong with it, it knows nothing."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            return cls(str(data["etag"]), str(data["modified"]), data["total"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return cls()
-
-
-class _Download:
-    """One file on its way: `<target>.part`, and a hidden note of which file it is part of."""
-
-    def __init__(self, network: Network, url: str, target: Path, what: str) -> None:
-        self._network = network
-        self._url = url
-        self._target = target
-        self._what = what
-        self._part = target.with_name(f"{target.name}.part")
-        self._note = target.with_name(f".{target.name}.origin")
-        self._origin = _Origin.read(self._note)
-
-    def run(self) -> None:
-        """Fetch until the file is whole, while attempts get further or retries are left."""
-        failures, reached = 0, self._received
-        while True:
-            try:
-                return self._attempt()
-            except _CutError:
-                failures = 0 if self._received > reached else failures + 1
-                reached = max(reached, self._received)
-                if failures > self._network.retries:
-                    raise
-            logger.info("%s was cut after %d bytes and goes on", self._what, self._received)
-            time.sleep(min(0.5 * failures, 4.0))
-
-    def finish(self, sha256: str | None, size: int | None) -> None:
-        """Check the whole file and give it its name.
-
-        Raises:
-            UnavailableError: it is not what was expected; nothing of it is kept.
-        """
-        path = self._part if self._part.exists() else self._target
-        problem = self._problem(path, sha256, self._origin.total if size is None else size)
-        if problem:
-            path.unlink()
-            raise UnavailableError(
-                f"{self._what} cannot be used: what {_host(self._url)} sent {problem}; "
-                "try again later, or another mirror"
-            )
-        os.replace(path, self._target)
-
-    def _problem(self, path: Path, sha256: str | None, size: int | None) -> str:
-        found = path.stat().st_size
-        if size is not None and found != size:
-            return f"has {found} bytes instead of {size}"
-        if sha256 is not None and sha256_of(path) != sha256:
-            return "has another checksum than expected"
-        with path.open("rb") as file:
-            start = file.read(256).lstrip().lower()
-        return _PAGE if start.startswith((b"<!doctype html", b"<html")) else ""
-
-    @property
-    def _received(self) -> int:
-        return self._part.stat().st_size if self._part.exists() else 0
-
-    def _attempt(self) -> None:
-        if self._origin.total is not None and self._received == self._origin.total > 0:
-            return  # cut between the last byte and the new name
-        headers = {"Accept-Encoding": "identity", **self._conditions()}
-        accept = (HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,)
-        with self._network.open(
-            self._url, what=self._what, headers=headers, accept=accept
-        ) as response:
-            if response.status_code != HTTPStatus.NOT_MODIFIED:
-                self._receive(response)
-
-    def _conditions(self) -> dict[str, str]:
-        """Headers that ask for the rest of what was begun, or for a file other than the target."""
-        origin = self._origin
-        if self._part.exists():
-            same = origin.etag or origin.modified
-            return {"Range": f"bytes={self._received}-", "If-Range": same} if same else {}
-        if self._target.exists():
-            known = {"If-None-Match": origin.etag, "If-Modified-Since": origin.modified}
-            return {name: value for name, value in known.items() if value}
-        return {}
-
-    def _receive(self, response: requests.Response) -> None:
-        goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
-        place = f"bytes {self._received}-"
-        if not response.ok or (
-            goes_on and not response.headers.get("Content-Range", "").startswith(place)
-        ):
-            self._part.unlink(missing_ok=True)
-            raise _CutError(f"{self._what} cannot be fetched: {_host(self._url)} sent another part")
-        if "text/html" in response.headers.get("Content-Type", ""):
-            raise UnavailableError(
-                f"{self._what} cannot be used: what {_host(self._url)} sent {_PAGE}; "
-                "try again later, or another mirror"
-            )
-        self._origin = _Origin.of(response)
-        replace_bytes(self._note, json.dumps(asdict(self._origin)).encode())
-        with self._part.open("ab" if goes_on else "wb") as file:
-            self._write(response, file)
-
-    def _write(self, response: requests.Response, file: BinaryIO) -> None:
-        try:
-            for chunk in response.iter_content(_CHUNK):
-                file.write(chunk)
-                self._tell(file.tell())
-        except requests.RequestException as error:
-            reason = _reason(error, self._network.timeout_s)
-            raise _CutError(
-                f"{self._what} cannot be fetched: {_host(self._url)} {reason}"
-            ) from error
-
-    def _tell(self, done: int) -> None:
-        if self._network.progress is not None:
-            total = max(done, self._origin.total or 0)
-            self._network.progress(f"{self._what} (MB)", done // _MEGABYTE, -(-total // _MEGABYTE))
