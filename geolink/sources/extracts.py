@@ -5,6 +5,7 @@ The catalogue is the pair of indexes that pyrosm ships, so that names and areas 
 
 import gzip
 import json
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -19,7 +20,7 @@ from urllib.parse import urlsplit
 import shapely
 from pyproj import Geod
 
-from geolink.errors import InputError, UnavailableError
+from geolink.errors import ConfigError, UnavailableError
 from geolink.sources.base import Area
 
 Provider = Literal["BBBike", "Geofabrik"]
@@ -78,6 +79,23 @@ class Extract:
     url: str
     area: Area
     size_bytes: int | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it is downloaded from: its `url`, or the mirror that GEOLINK_OSM_MIRROR names.
+
+        Raises:
+            ConfigError: the mirror is no address.
+        """
+        mirror = os.environ.get("GEOLINK_OSM_MIRROR", "").rstrip("/")
+        if not mirror:
+            return self.url
+        if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).netloc:
+            raise ConfigError(
+                f"GEOLINK_OSM_MIRROR is {mirror!r}; it must be an address such as "
+                "https://mirror.example.org"
+            )
+        return mirror + urlsplit(self.url).path
 
     @property
     def title(self) -> str:
@@ -149,14 +167,14 @@ def extract_called(name: str) -> Extract | None:
     city and the region around it with the same name, it is the city.
 
     Raises:
-        InputError: several places that lie apart have this name; they are listed.
+        ConfigError: several places that lie apart have this name; they are listed.
     """
     key = name_key(name)
     found = _by_key().get(_ENGLISH.get(key, key), [])
     apart = [extract for extract in found if not extract.area.intersects(found[0].area)]
     if apart:
         titles = [f"{extract.title!r}" for extract in (found[0], *apart)]
-        raise InputError(
+        raise ConfigError(
             f"several places of the catalogue are called {name!r}; "
             f"write {', '.join(titles[:-1])} or {titles[-1]}"
         )

@@ -7,7 +7,7 @@ the area and not the file. Whatever cannot be used is left out, counted by reaso
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import product
@@ -29,7 +29,14 @@ from geolink.sources.entities import EntityType, OsmEntities
 from geolink.sources.sea import sea_polygons
 from geolink.sources.tags import frame_tags
 
-__all__ = ["extract_bounds", "read_osm", "sea_polygons"]
+__all__ = [
+    "extract_bounds",
+    "extract_timestamp",
+    "iso_date",
+    "raw_objects",
+    "read_osm",
+    "sea_polygons",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -100,13 +107,70 @@ def extract_bounds(path: str | Path) -> Bounds:
         area = get_bounding_box(str(path))
     if area is not None:
         return Bounds(*area.bounds)
-    frame = _pyrosm_frame(path, None, relations=False)
+    frame = raw_objects(path, None, relations=False)
     if frame is None:
         raise InputError(f"{path} has no objects; download the extract again")
     edges = shapely.bounds(frame.geometry.to_numpy())
     west, south = np.quantile(edges[:, :2], 0.01, axis=0).tolist()
     east, north = np.quantile(edges[:, 2:], 0.99, axis=0).tolist()
     return Bounds(west, south, east, north)
+
+
+def extract_timestamp(path: str | Path) -> int:
+    """Seconds since 1970 of an extract's replication state; 0 where its header has none.
+
+    Raises:
+        InputError: the file is missing, or not an extract.
+    """
+    path = Path(path)
+    _require_file(path)
+    with _readable(path):
+        from pyrosm.pbf_export import read_header_block
+
+        return int(read_header_block(str(path)).osmosis_replication_timestamp)
+
+
+def iso_date(timestamp: int) -> str | None:
+    """Seconds since 1970 as ISO 8601 in UTC; None for 0."""
+    if timestamp <= 0:
+        return None
+    return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
+
+
+def raw_objects(
+    path: Path,
+    area: Bounds | None,
+    *,
+    relations: bool,
+    keep: Mapping[str, bool | list[str]] | None = None,
+) -> gpd.GeoDataFrame | None:
+    """Tagged objects of an extract as pyrosm reads them: tags as JSON, the keys kept as columns.
+
+    Args:
+        path: the extract.
+        area: box of degrees, None for all of it.
+        relations: True for the relations, False for the nodes and ways.
+        keep: keys to the values, or True, of which an object must have one; None for all objects.
+
+    Returns:
+        A table in EPSG:4326, or None where there is nothing.
+
+    Raises:
+        InputError: the file is missing, or not a readable extract.
+    """
+    _require_file(path)
+    with _readable(path):
+        from pyrosm import OSM  # slow to import, and needed for extracts only
+
+        box = None if area is None else list(area)
+        source = OSM(str(path), bounding_box=box, complete_relations=True, progress=False)
+        return source.get_data_by_custom_criteria(
+            custom_filter=None if keep is None else dict(keep),
+            tags_as_columns=[],
+            keep_nodes=not relations,
+            keep_ways=not relations,
+            keep_relations=relations,
+        )
 
 
 # --- extracts -----------------------------------------------------------------------------------
@@ -121,7 +185,7 @@ def _read_pbf(
     # Read together, pyrosm gives the ways of a relation up to it, and a street with a bus route on
     # it would be gone with the route.
     for area, relations in product(areas, (False, True)):
-        raw = _pyrosm_frame(path, area, relations=relations)
+        raw = raw_objects(path, area, relations=relations)
         if raw is None:
             continue
         newest = max(newest, int(raw["timestamp"].max()))
@@ -131,7 +195,7 @@ def _read_pbf(
     frame = pd.concat(parts) if parts else _empty_frame(crs)
     # The two sides of the antimeridian may both return an object that lies on it.
     unique = ~frame.duplicated(["osm_id", "geometry"])
-    return frame.loc[unique], _iso_date(_header_timestamp(path) or newest)
+    return frame.loc[unique], iso_date(extract_timestamp(path) or newest)
 
 
 def _degree_boxes(bounds: Bounds, crs: CRS) -> list[Bounds]:
@@ -164,35 +228,6 @@ def _readable(path: Path) -> Iterator[None]:
             f"{path} is not a readable OSM PBF file (truncated, or another format); "
             "download it again"
         ) from error
-
-
-def _pyrosm_frame(path: Path, area: Bounds | None, *, relations: bool) -> gpd.GeoDataFrame | None:
-    """The tagged relations, or the nodes and ways, in a box of degrees; all tags as JSON."""
-    with _readable(path):
-        from pyrosm import OSM  # slow to import, and needed for extracts only
-
-        box = None if area is None else list(area)
-        source = OSM(str(path), bounding_box=box, complete_relations=True, progress=False)
-        return source.get_data_by_custom_criteria(
-            tags_as_columns=[],
-            keep_nodes=not relations,
-            keep_ways=not relations,
-            keep_relations=relations,
-        )
-
-
-def _header_timestamp(path: Path) -> int:
-    """Seconds since 1970 of the extract's replication state; 0 where the header has none."""
-    with _readable(path):
-        from pyrosm.pbf_export import read_header_block
-
-        return int(read_header_block(str(path)).osmosis_replication_timestamp)
-
-
-def _iso_date(timestamp: int) -> str | None:
-    if timestamp <= 0:
-        return None
-    return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _raw_frame(raw: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

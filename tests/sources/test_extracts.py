@@ -1,7 +1,7 @@
 import pytest
 from shapely import Point, box
 
-from geolink.errors import InputError, UnavailableError
+from geolink.errors import ConfigError, UnavailableError
 from geolink.sources.extracts import (
     _ENGLISH,
     catalogue,
@@ -54,7 +54,7 @@ def test_a_city_comes_before_the_region_around_it() -> None:
     ],
 )
 def test_places_apart_with_one_name_are_listed(name: str, message: str) -> None:
-    with pytest.raises(InputError, match=f"several places of the catalogue are called {message}"):
+    with pytest.raises(ConfigError, match=f"several places of the catalogue are called {message}"):
         extract_called(name)
 
 
@@ -85,6 +85,26 @@ def test_near_names_are_spelled_as_listed() -> None:
     assert near_names("Munic")[0] in ("Munich", "Muenchen")
     assert near_names("sampel", "sample")[0] == "sample"
     assert near_names("qqqqqqqqqqqq") == []
+
+
+# Addresses
+
+
+def test_a_mirror_replaces_scheme_and_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    singapore = extract_called("Singapore")
+    assert singapore is not None
+    monkeypatch.delenv("GEOLINK_OSM_MIRROR", raising=False)
+    assert singapore.address == singapore.url
+    monkeypatch.setenv("GEOLINK_OSM_MIRROR", "http://127.0.0.1:8000/osm-data/")
+    path = "/osm/bbbike/Singapore/Singapore.osm.pbf"
+    assert singapore.address == f"http://127.0.0.1:8000/osm-data{path}"
+
+
+@pytest.mark.parametrize("mirror", ["mirror.example.org", "file:///etc", "https://", "ftp://a/b"])
+def test_a_mirror_is_an_address(monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
+    monkeypatch.setenv("GEOLINK_OSM_MIRROR", mirror)
+    with pytest.raises(ConfigError, match="GEOLINK_OSM_MIRROR is"):
+        _ = catalogue()[0].address
 
 
 # The smallest extract around an area

@@ -1,0 +1,91 @@
+"""From the name of a place to its area: bundled, in the cache, in the catalogue, or geocoded."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from geolink.errors import ConfigError, UnavailableError
+from geolink.sources.boundaries import boundary_of
+from geolink.sources.cache import Cache, Entry
+from geolink.sources.extracts import Extract, extract_called, name_key, near_names
+from geolink.sources.geocode import geocode
+from geolink.sources.network import Network
+from geolink.sources.osm_fetch import fetch_extract, fetch_osm
+from geolink.sources.places import (
+    SAMPLE_CITY,
+    Place,
+    place_from_extract,
+    place_from_file,
+    sample_extract,
+    sample_place,
+    slug,
+)
+
+
+def find_place(name: str, *, network: Network, cache: Cache, boundary: str | None = None) -> Place:
+    """The place with a name.
+
+    It is the bundled `sample`, or is looked for among the places of the cache (registered, or
+    geocoded before), in the offline catalogue, and with the geocoder.
+
+    Args:
+        name: spelling is taken lightly.
+        network: for the geocoder, and for the extract that a boundary is read from.
+        cache: of places and extracts.
+        boundary: an administrative boundary within the place; its area is then the place's.
+
+    Raises:
+        ConfigError: the name is empty, or several places have it; they are listed.
+        UnavailableError: nothing has this name, and near ones are suggested; or what is needed
+            cannot be had from the network.
+        InputError: the boundary is not in the extract, or the area cannot be mapped.
+    """
+    if not name_key(name):
+        raise ConfigError("the name of a place must not be empty")
+    if name_key(name) == SAMPLE_CITY:
+        return _within(sample_place(), boundary, sample_extract())
+    entry = cache.find("place", name) or cache.find("place", slug(name))
+    extract = None if entry else extract_called(name)
+    if extract is not None:
+        return _place_of_extract(extract, boundary, cache=cache, network=network)
+    place = _place_of_entry(entry or _geocoded(name, cache=cache, network=network))
+    if boundary is None:
+        return place
+    return _within(place, boundary, fetch_osm(place, cache=cache, network=network).path)
+
+
+def _geocoded(name: str, *, cache: Cache, network: Network) -> Entry:
+    """The place as the geocoder knows it; without it, the nearest names of the catalogue."""
+    near = near_names(name, SAMPLE_CITY)
+    hint = f"did you mean {' or '.join(near)}?" if near else "give the area with --bbox or --aoi"
+    if network.offline:
+        raise UnavailableError(
+            f"no place is called {name!r} in the cache or the catalogue, and --offline forbids to "
+            f"ask the geocoder; {hint}"
+        )
+    entry = geocode(name, cache=cache, network=network)
+    if entry is None:
+        raise UnavailableError(
+            f"no place in the catalogue or on the map is called {name!r}; {hint}"
+        )
+    return entry
+
+
+def _place_of_extract(
+    extract: Extract, boundary: str | None, *, cache: Cache, network: Network
+) -> Place:
+    if boundary is None:
+        return place_from_extract(extract)
+    # The region itself may be too wide to map.
+    area = boundary_of(fetch_extract(extract, cache=cache, network=network).path, boundary)
+    return Place(f"{slug(extract.name)}_{slug(boundary)}", area, extract)
+
+
+def _place_of_entry(entry: Entry) -> Place:
+    return replace(place_from_file(entry.path), name=slug(entry.name))
+
+
+def _within(place: Place, boundary: str | None, extract: Path) -> Place:
+    """The area of a boundary within a place, all of the place where none is named."""
+    if boundary is None:
+        return place
+    return Place(f"{place.name}_{slug(boundary)}", boundary_of(extract, boundary), place.extract)
