@@ -220,7 +220,9 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.status == 200:
             headers = {"ETag": reply.etag, "Last-Modified": MODIFIED, **reply.headers}
             reply = replace(reply, headers=headers)
-            if owner.ranges:
+            if request.headers.get("If-None-Match") == headers["ETag"]:
+                reply = Reply(b"", reply.type, 304, headers)
+            elif owner.ranges:
                 reply = _part(reply, request)
         self._send(reply, request, fault)
 
@@ -547,41 +549,61 @@ def raster_tile(path: Path, zoom: int, col: int, row: int) -> np.ndarray | None:
 class HubServer(Server):
     """A model hub as huggingface-hub's client speaks to it: repositories of files by revision.
 
-    A revision is `main` or the commit of the present files.
+    A revision is `main`, `refs/pr/1`, or the commit of their present files.
 
     Attributes:
         repos: {owner/name: {file: bytes}}.
+        converted: {owner/name: files that the hub's converter adds in pull request 1}.
     """
 
-    def __init__(self, repos: Mapping[str, Mapping[str, bytes]]) -> None:
+    def __init__(
+        self,
+        repos: Mapping[str, Mapping[str, bytes]],
+        converted: Mapping[str, Mapping[str, bytes]] | None = None,
+    ) -> None:
         super().__init__()
         self.repos = {name: dict(files) for name, files in repos.items()}
+        self.converted = dict(converted or {})
 
-    def commit(self, repo: str) -> str:
-        """The commit of a repository's present files."""
-        digest = hashlib.sha1(repr(sorted(self.repos[repo].items())).encode())
-        return digest.hexdigest()
+    def commit(self, repo: str, revision: str = "main") -> str:
+        """The commit of a revision's present files."""
+        return hashlib.sha1(repr(sorted(self._files(repo, revision).items())).encode()).hexdigest()
 
     def answer(self, request: Request) -> Reply:
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", request.path)
+        api = re.fullmatch(
+            r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|discussions)(?:/(.+))?)?", request.path
+        )
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", request.path)
         found = api or file
         repo = found[1] if found else ""
         if repo not in self.repos:
             return json_reply({"error": "Repository not found"}, 404, **_hub_error("RepoNotFound"))
-        commit = self.commit(repo)
+        if api and api[2] == "discussions":
+            return self._discussions(repo)
+        names = {name for name in ("main", "refs/pr/1") if self._files(repo, name)}
+        commits = {self.commit(repo, name): name for name in names}
         revision = (api[3] or "main") if api else file[2]
-        if revision not in ("main", commit):
+        if revision not in {*names, *commits}:
             return json_reply({"error": "No revision"}, 404, **_hub_error("RevisionNotFound"))
+        name = commits.get(revision, revision)
+        files, commit = self._files(repo, name), self.commit(repo, name)
         if api:
-            return self._listing(repo, commit, tree=api[2] == "tree")
-        content = self.repos[repo].get(file[3])
-        if content is None:
+            return self._listing(repo, files, commit, tree=api[2] == "tree")
+        if file[3] not in files:
             return json_reply({"error": "No file"}, 404, **_hub_error("EntryNotFound"))
-        return Reply(content, headers={"X-Repo-Commit": commit})
+        return Reply(files[file[3]], headers={"X-Repo-Commit": commit})
 
-    def _listing(self, repo: str, commit: str, *, tree: bool) -> Reply:
-        files = self.repos[repo]
+    def _files(self, repo: str, revision: str) -> dict[str, bytes]:
+        if revision == "main":
+            return self.repos[repo]
+        return {**self.repos[repo], **self.converted[repo]} if repo in self.converted else {}
+
+    def _discussions(self, repo: str) -> Reply:
+        offer = {"num": 1, "author": {"name": "SFconvertbot"}, "isPullRequest": True}
+        offers = [offer | {"status": "open"}] if repo in self.converted else []
+        return json_reply({"discussions": offers, "count": len(offers), "start": 0})
+
+    def _listing(self, repo: str, files: dict[str, bytes], commit: str, *, tree: bool) -> Reply:
         if tree:
             rows = [
                 {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}

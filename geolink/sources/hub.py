@@ -96,16 +96,19 @@ class Hub:
 
     def converted_revision(self, repo: str) -> str | None:
         """Where the hub's converter offers a repository's weights as safetensors, if it does."""
-        offers = self._ask(
-            repo,
-            lambda: list(
-                self._api.get_repo_discussions(
-                    repo, author=_CONVERTER, discussion_type="pull_request"
-                )
-            ),
+        found = self._network.get_json(
+            f"{self.endpoint}/api/models/{repo}/discussions",
+            params={"author": _CONVERTER, "type": "pull_request", "status": "open"},
+            what=f"the list of converted weights of {repo}",
         )
-        open_first = sorted(offers, key=lambda offer: (offer.status != "open", -offer.num))
-        return open_first[0].git_reference if open_first else None
+        try:
+            return next(
+                f"refs/pr/{int(offer['num'])}"
+                for offer in found["discussions"]
+                if offer["author"]["name"] == _CONVERTER and offer["isPullRequest"]
+            )
+        except (StopIteration, KeyError, TypeError, ValueError):
+            return None
 
     def download(self, snapshot: Snapshot, name: str, folder: Path) -> Path:
         """A file of a snapshot below `folder`, resumed there where it was cut.
