@@ -9,10 +9,11 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import shapely
@@ -26,9 +27,11 @@ from geolink.augment import UNIT, Augmentation, View, open_picture
 from geolink.errors import DroppedEntitiesWarning, InputError
 from geolink.graphs.build import graph_from_arrays
 from geolink.graphs.tags import TagEncoder, encode_tags, tag_key
+from geolink.sources.candidates import Filters, PairSource
 from geolink.sources.entities import ENTITY_TYPES, EntityType
 from geolink.sources.manifest import Manifest
 from geolink.sources.shard_files import TileObjects, TileSample, read_sample, shard_index
+from geolink.sources.shard_parts import collect
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,24 @@ class PretrainSample:
     skipped: tuple[str, ...] = ()
 
 
+class ViewOptions(TypedDict, total=False):
+    """What every pretraining data set may be asked for.
+
+    Attributes:
+        augmentation: which views are drawn; None, the default, shows tiles whole and as they are.
+        seed: decides the views; 0 by default.
+        side: height and width of the images, pixels; 224 by default.
+        coverage_side: as for `geolink.build_graph`.
+        on_skip: called with the reason for each sample that is skipped.
+    """
+
+    augmentation: Augmentation | None
+    seed: int
+    side: int
+    coverage_side: int | None
+    on_skip: Callable[[str], None] | None
+
+
 class PretrainDataset(Dataset[PretrainSample], ABC):
     """What all pretraining data have in common: order, views, graphs, and what is skipped.
 
@@ -76,11 +97,7 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
         counts: number of samples of each shard.
         encoder: turns tag strings into vectors.
         key_counts: corpus count per tag key, the weights of the semantic mean.
-        augmentation: which views are drawn; None shows tiles whole and as they are.
-        seed: decides the views.
-        side: height and width of the images, pixels.
-        coverage_side: as for `geolink.build_graph`.
-        on_skip: called with the reason for each sample or shard that is skipped.
+        **options: see `ViewOptions`.
 
     Attributes:
         skipped: how often each reason led to a replacement, in this process.
@@ -92,21 +109,17 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
         *,
         encoder: TagEncoder,
         key_counts: Mapping[str, int],
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        side: int = SIDE,
-        coverage_side: int | None = None,
-        on_skip: Callable[[str], None] | None = None,
+        **options: Unpack[ViewOptions],
     ) -> None:
-        self.augmentation = augmentation
-        self.seed = seed
-        self.side = side
-        self.coverage_side = coverage_side
+        self.augmentation = options.get("augmentation")
+        self.seed = options.get("seed", 0)
+        self.side = options.get("side", SIDE)
+        self.coverage_side = options.get("coverage_side")
         self.skipped: Counter[str] = Counter()
         self._counts = tuple(counts)
         self._starts = [0, *accumulate(counts)]
         self._semantics = _Semantics(encoder, key_counts)
-        self._on_skip = on_skip
+        self._on_skip = options.get("on_skip")
 
     @abstractmethod
     def _read(self, shard: int, row: int) -> TileSample:
@@ -257,7 +270,10 @@ class ShardDataset(PretrainDataset):
         folder: holds `manifest.json` and the shards.
         encoder: turns tag strings into vectors.
         key_counts: corpus count per tag key; by default those of the manifest.
-        augmentation, seed, side, coverage_side, on_skip: see `PretrainDataset`.
+        **options: see `ViewOptions`.
+
+    Attributes:
+        manifest: what is in the set, and where it comes from.
 
     Raises:
         InputError: the manifest is missing or damaged, or names no sample.
@@ -269,11 +285,7 @@ class ShardDataset(PretrainDataset):
         *,
         encoder: TagEncoder,
         key_counts: Mapping[str, int] | None = None,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        side: int = SIDE,
-        coverage_side: int | None = None,
-        on_skip: Callable[[str], None] | None = None,
+        **options: Unpack[ViewOptions],
     ) -> None:
         self.manifest = Manifest.load(folder)
         self._paths = [Path(folder) / shard.name for shard in self.manifest.shards]
@@ -281,11 +293,7 @@ class ShardDataset(PretrainDataset):
             [shard.samples for shard in self.manifest.shards],
             encoder=encoder,
             key_counts=self.manifest.key_counts if key_counts is None else key_counts,
-            augmentation=augmentation,
-            seed=seed,
-            side=side,
-            coverage_side=coverage_side,
-            on_skip=on_skip,
+            **options,
         )
 
     def _read(self, shard: int, row: int) -> TileSample:
@@ -297,3 +305,45 @@ class ShardDataset(PretrainDataset):
                 f"{self._counts[shard]} samples"
             )
         return read_sample(path, entries[row])
+
+
+class PairDataset(PretrainDataset):
+    """The samples of a few sources without shards, all kept in memory; for small sets.
+
+    Args:
+        sources: as `geolink.sources.pairs.find_pairs` finds them.
+        filters: what a candidate must offer to become a sample.
+        encoder: turns tag strings into vectors.
+        key_counts: corpus count per tag key; by default those of the samples.
+        **options: see `ViewOptions`.
+
+    Attributes:
+        tally: what became of the candidates.
+
+    Raises:
+        InputError: not one candidate is a sample.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[PairSource],
+        filters: Filters | None = None,
+        *,
+        encoder: TagEncoder,
+        key_counts: Mapping[str, int] | None = None,
+        **options: Unpack[ViewOptions],
+    ) -> None:
+        runs = [(source, range(len(source))) for source in sources]
+        self._samples, self.tally = collect(runs, filters or Filters())
+        if not self._samples:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in self.tally.dropped.items())
+            raise InputError(f"not one pair of image and OSM can be used ({reasons or 'no image'})")
+        super().__init__(
+            [len(self._samples)],
+            encoder=encoder,
+            key_counts=self.tally.key_counts if key_counts is None else key_counts,
+            **options,
+        )
+
+    def _read(self, shard: int, row: int) -> TileSample:
+        return self._samples[row]

@@ -280,7 +280,7 @@ def write_shards(folder, n=12, *, per_shard=4, side=64, objects=12):
         shards=tuple(shards),
         gsd={"1": n},
         objects={"point": n * (objects // 3), "line": n * (objects // 3), "polygon": n * objects},
-        sources=({"description": "made up", "simulated": True},),
+        sources=({"name": "made up", "imagery": {"simulated": True}, "osm": {}, "left_out": {}},),
         dropped={},
         key_counts=dict(keys),
     ).save(folder)

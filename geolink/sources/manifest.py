@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any, Self
 
 from geolink.errors import InputError
-from geolink.files import replace_bytes
+from geolink.files import atomic_path
 from geolink.sources.entities import ENTITY_TYPES
 
 MANIFEST = "manifest.json"
@@ -40,7 +40,8 @@ class Manifest:
         shards: the files, in order.
         gsd: number of samples by ground sampling distance, metres to two digits.
         objects: number of objects by type, in all samples together.
-        sources: provenance of imagery and OSM, as `SourceInfo` names it.
+        sources: name, provenance of `imagery` and `osm` as `SourceInfo` names it, and number of
+            OSM objects `left_out` by reason.
         dropped: number of tiles left out, by reason.
         key_counts: number of objects by tag key, spelt as count tables do.
         settings: what the set was built with.
@@ -71,13 +72,14 @@ class Manifest:
     @property
     def simulated(self) -> bool:
         """True where any of the imagery was rendered, not observed."""
-        return any(source.get("simulated") for source in self.sources)
+        return any(source["imagery"].get("simulated") for source in self.sources)
 
     def save(self, folder: Path) -> None:
         """Writes `manifest.json` into the folder of the shards, in one step."""
         plain = asdict(self) | {"samples": self.samples, "mean_objects": self.mean_objects}
         text = json.dumps(plain, indent=1, ensure_ascii=False, sort_keys=True)
-        replace_bytes(folder / MANIFEST, text.encode() + b"\n")
+        with atomic_path(folder / MANIFEST, overwrite=True) as temporary:
+            temporary.write_bytes(text.encode() + b"\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -111,7 +113,7 @@ class Manifest:
             shards=tuple(_shard(shard) for shard in plain["shards"]),
             gsd=_counts(plain["gsd"]),
             objects=_counts(plain["objects"]),
-            sources=tuple(dict(source) for source in plain["sources"]),
+            sources=tuple(_source(source) for source in plain["sources"]),
             dropped=_counts(plain["dropped"]),
             key_counts=_counts(plain["key_counts"]),
             settings=dict(plain["settings"]),
@@ -123,6 +125,10 @@ def _shard(plain: Mapping[str, Any]) -> Shard:
     if PurePath(name).name != name or "\\" in name or name in ("", ".", ".."):
         raise ValueError(f"{name!r} is no file beside the manifest")
     return Shard(name, _count(plain["samples"]), _count(plain["bytes"]), str(plain["sha256"]))
+
+
+def _source(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {**plain, "imagery": dict(plain["imagery"])}
 
 
 def _counts(plain: Mapping[str, Any]) -> dict[str, int]:
