@@ -5,6 +5,7 @@ from typing import Any, Literal, Self, get_args
 
 from geolink.errors import ConfigError
 
+Task = Literal["segment", "classify", "regress", "change"]
 TypeAttention = Literal["softmax", "constant"]
 NodeNorm = Literal["node", "tile", "batch"]
 NodePosition = Literal["keypoints", "coverage"]
@@ -52,7 +53,10 @@ class ModelConfig:
         image_encoder: timm name of the ViT, one of `ENCODERS`.
         image_size: side in pixels that the position table is made for; other sides interpolate it.
         bands: raster bands of an image; the first three are red, green, blue.
-        classes: classes of the segmentation head.
+        task: what the head answers: a class per pixel (`segment`), a class or numbers per image
+            (`classify`, `regress`), or a class per pixel of what differs between two dates
+            (`change`).
+        classes: classes of the head, or numbers that it predicts.
         semantic_dim: width of the tag encoder's vectors (384 MiniLM, 512 CLIP).
         osm_dim: width of the OSM encodings.
         osm_layers: heterogeneous graph layers.
@@ -78,6 +82,7 @@ class ModelConfig:
     image_encoder: str = "vit_tiny_patch16_224"
     image_size: int = 224
     bands: int = 3
+    task: Task = "segment"
     classes: int = 9
     semantic_dim: int = 384
     osm_dim: int = 128
@@ -194,6 +199,7 @@ class ModelConfig:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name, choices in (
+            ("task", Task),
             ("osm_norm", NodeNorm),
             ("type_attention", TypeAttention),
             ("position", NodePosition),

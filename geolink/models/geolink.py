@@ -9,7 +9,7 @@ from geolink.graphs.schema import NODE_TYPES, NodeType
 from geolink.models.card import ModelCard
 from geolink.models.fusion import Fusion
 from geolink.models.graph_batch import GraphBatch, Graphs, collate
-from geolink.models.heads import UperNet
+from geolink.models.heads import SceneHead, UperNet
 from geolink.models.image_encoder import ImageEncoder, ImageFeatures
 from geolink.models.osm_encoder import OsmEncoder
 from geolink.models.pretraining import Pretraining
@@ -31,11 +31,24 @@ class GeoLink(nn.Module):
         self.image = ImageEncoder(config)
         self.osm = OsmEncoder(config)
         self.fusion = Fusion(config)
-        self.decoder = UperNet(config)
+        per_image = config.task in ("classify", "regress")
+        self.decoder = SceneHead(config) if per_image else UperNet(config)
         self.pretraining = Pretraining(config) if config.pretraining else None
 
     def forward(self, images: Tensor, graphs: Graphs = None) -> Tensor:
-        """Class scores (B, classes, H, W) before softmax, of (B, bands, H, W) images."""
+        """What the head answers.
+
+        Args:
+            images: (B, bands, H, W); for change detection (B, 2, bands, H, W), earlier date first.
+            graphs: OSM graphs of the images, the same for both dates.
+
+        Returns:
+            Class scores before softmax, (B, classes, H, W) or, of a model that classifies images,
+            (B, classes); predicted numbers (B, classes) of a model for regression.
+        """
+        if isinstance(self.decoder, SceneHead):
+            answer: Tensor = self.decoder(self.encode_scene(images, graphs))
+            return answer
         scores = self.logits_at_stride(images, graphs)
         return functional.interpolate(
             scores, images.shape[-2:], mode="bilinear", align_corners=False
@@ -43,8 +56,23 @@ class GeoLink(nn.Module):
 
     def logits_at_stride(self, images: Tensor, graphs: Graphs = None) -> Tensor:
         """Class scores (B, classes, H / 4, W / 4) at the decoder's stride."""
-        scores: Tensor = self.decoder(self.encode(images, graphs))
+        if self.config.task == "change":
+            before, after = (self.encode(images[:, date], graphs) for date in (0, 1))
+            maps = [(a - b).abs() for a, b in zip(after, before, strict=True)]
+        else:
+            maps = self.encode(images, graphs)
+        scores: Tensor = self.decoder(maps)
         return scores
+
+    def encode_scene(self, images: Tensor, graphs: Graphs = None) -> Tensor:
+        """Scene encodings (B, width + fusion_dim), the features of a whole image.
+
+        They are the means over all patches of the image encoder's last block and of the hybrid
+        RS-OSM patch encodings.
+        """
+        image: ImageFeatures = self.image(images)
+        hybrid = self._fuse(image, self._collate(images, graphs))
+        return torch.cat([image.tokens[:, 1:].mean(dim=1), hybrid.mean(dim=(2, 3))], dim=1)
 
     def encode(self, images: Tensor, graphs: Graphs = None) -> list[Tensor]:
         """Feature maps for downstream tasks (Bai et al. 2025, section 4).

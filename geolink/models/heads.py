@@ -1,4 +1,4 @@
-"""UPerNet decoder: four maps of a ViT to class scores (Xiao et al. 2018)."""
+"""Heads: UPerNet for scores per pixel (Xiao et al. 2018), small ones for answers per image."""
 
 from collections.abc import Sequence
 
@@ -43,6 +43,29 @@ class UperNet(nn.Module):
         joined = torch.cat([_resize(m, smooth[0]) for m in (*smooth, levels[-1])], dim=1)
         scores: Tensor = self.classify(self.dropout(self.merge(joined)))
         return scores
+
+
+class SceneHead(nn.Module):
+    """One answer per image, from its scene encoding (Bai et al. 2025, section 4).
+
+    A linear layer tells classes apart; two layers predict numbers.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.encoder.width + config.fusion_dim
+        hidden = [nn.Linear(width, width), nn.GELU()] if config.task == "regress" else []
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width),
+            *hidden,
+            nn.Dropout(config.dropout),
+            nn.Linear(width, config.classes),
+        )
+
+    def forward(self, encoding: Tensor) -> Tensor:
+        """(B, width + fusion_dim) to (B, classes)."""
+        answer: Tensor = self.layers(encoding)
+        return answer
 
 
 class PyramidPooling(nn.Module):

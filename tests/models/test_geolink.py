@@ -46,6 +46,33 @@ def test_every_size_runs(encoder, make_graph):
     assert [m.shape[1] for m in maps] == [*[ENCODERS[encoder].width] * 3, 256]
 
 
+@pytest.mark.parametrize("task", ["classify", "regress"])
+@torch.no_grad()
+def test_heads_for_images_answer_once_per_image(task, make_graph):
+    model = new_model(task=task, classes=5)
+    images, graphs = new_images(2), [make_graph(3, 2, 1), None]
+    together = model(images, graphs)
+    assert together.shape == (2, 5)
+    assert model.encode_scene(images, graphs).shape == (2, 192 + 256)
+    torch.testing.assert_close(together[1:], model(images[1:], [None]), **CLOSE)
+    torch.testing.assert_close(together[:1], model(images[:1], graphs[:1]), **CLOSE)
+
+
+@torch.no_grad()
+def test_change_is_what_differs_between_two_dates(make_graph):
+    model = new_model(task="change", classes=2)
+    before, after = new_images(4).chunk(2)
+    graphs = [make_graph(3, 2, 1), None]
+    scores = model(torch.stack([before, after], dim=1), graphs)
+    assert scores.shape == (2, 2, 64, 64)
+    torch.testing.assert_close(scores, model(torch.stack([after, before], dim=1), graphs))
+    same = model(torch.stack([before, before], dim=1), graphs)
+    torch.testing.assert_close(same[0], same[1])  # nothing differs, whatever the image
+    assert not torch.allclose(scores, same)
+    with pytest.raises(InputError, match="images must be"):
+        model(before, graphs)
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_large_model_runs_on_a_whole_tile(make_graph):
