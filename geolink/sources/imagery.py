@@ -117,6 +117,7 @@ def open_imagery(
     *,
     bands: tuple[int, int, int] | None = None,
     scale: tuple[float, float] | None = None,
+    info: SourceInfo | None = None,
 ) -> RasterImagery:
     """Imagery of a raster that GDAL reads, or of a folder of rasters.
 
@@ -129,6 +130,7 @@ def open_imagery(
             first on top.
         bands: one-based indexes of red, green and blue; by default the bands that say so.
         scale: values that become 0 and 255, instead of the percentiles.
+        info: provenance, instead of what the files say of themselves.
 
     Raises:
         InputError: no such file, not a raster, damaged, or not RGB.
@@ -149,7 +151,8 @@ def open_imagery(
             f"the rasters of {source.name} have different data types ({', '.join(dtypes)}); "
             "convert them to one"
         )
-    info = infos[0] if len(infos) == 1 else _joint_info(source.name, infos)
+    if info is None:
+        info = infos[0] if len(infos) == 1 else _joint_info(source.name, infos)
     return RasterImagery(info, rasters, _scene_scale(rasters, scale, name=source.name))
 
 
