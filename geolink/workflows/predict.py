@@ -324,7 +324,9 @@ def tile_preparer(scene: Scene, model: GeoLink) -> Callable[[int], Any]:
     graphs = None
     if scene.entities is not None:
         encoder, counts = tag_semantics(model.card)
-        graphs = SceneGraphs(scene.entities, encoder, counts)
+        graphs = SceneGraphs(
+            scene.entities, encoder, counts, coverage_side=model.config.coverage_side
+        )
     pixels_of = partial(normalise, mean=model.card.mean, std=model.card.std)
     return partial(
         prepare_tile, plan=scene.plan, imagery=scene.imagery, graphs=graphs, pixels_of=pixels_of

