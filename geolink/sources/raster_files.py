@@ -20,6 +20,7 @@ from shapely.affinity import translate
 from geolink.errors import CoverageError, CRSError, InputError
 from geolink.grid import WGS84, GridSpec
 
+REMOTE = "/vsicurl/"  # before the address of a file that GDAL reads over HTTP
 _SAME_GSD = 1.002  # ground distances differ by this much between neighbouring UTM zones
 _EDGE_STEPS = 21  # pieces that an edge is cut into, to follow its curve
 
@@ -90,9 +91,14 @@ def raster_name(path: str) -> str:
 
 
 def open_raster(path: str, overview_level: int | None = None) -> DatasetReader:
-    """An open rasterio dataset, shared with nobody."""
+    """An open rasterio dataset, shared with nobody.
+
+    What a server sends is opened as GeoTIFF and as nothing else: a VRT from outside could name
+    files on this machine.
+    """
     options = {} if overview_level is None else {"overview_level": overview_level}
-    return rasterio.open(path, sharing=False, **options)
+    driver = "GTiff" if path.startswith(REMOTE) else None
+    return rasterio.open(path, sharing=False, driver=driver, **options)
 
 
 @contextmanager
