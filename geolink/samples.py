@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from geolink.grid import GridSpec
 from geolink.sources.base import ImageSource
 from geolink.sources.entities import OsmEntities
 from geolink.sources.labels import WeakLabels, label_mask
+from geolink.sources.reference import Labels
 
 # Statistics of ImageNet, the normalisation of GeoLink and of the ViT weights that it starts from.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -31,26 +32,28 @@ class Sample:
     """A tile with everything the model sees and is asked for.
 
     Attributes:
-        rgb: (3, H, W) uint8.
+        rgb: (3, H, W) uint8; of a pair of dates (2, 3, H, W), the earlier one first.
         graph: OSM graph of the tile as `SceneGraphs` builds it, None where there is no OSM.
-        label: (H, W) uint8 class ids, 255 where there is none.
+        label: (H, W) uint8 class ids, 255 where there is none; of tasks that ask one thing of a
+            whole image, () uint8 class id or (k,) float32 numbers.
         givers: per node type, (N,) bool, True for nodes whose tags gave the labels.
     """
 
     rgb: NDArray[np.uint8]
     graph: HeteroData | None
-    label: NDArray[np.uint8]
+    label: NDArray[Any]
     givers: Mapping[NodeType, NDArray[np.bool_]]
 
 
 class SceneSampler:
-    """Cuts samples out of one scene, with weak labels from its own OSM zones.
+    """Cuts samples out of one scene, with weak labels from its own OSM zones, or with others.
 
     Args:
         imagery: pixels of the scene.
         entities: OSM entities of the scene, for the labels.
         graphs: the same entities as graphs.
         sea: the sea in the scene's CRS, which OSM maps by its coastline only.
+        labels: other labels, which no OSM object gives away.
     """
 
     def __init__(
@@ -60,11 +63,14 @@ class SceneSampler:
         graphs: SceneGraphs,
         *,
         sea: MultiPolygon | None = None,
+        labels: Labels | None = None,
     ) -> None:
         self.imagery = imagery
         self.graphs = graphs
-        self.labels = WeakLabels(entities, sea=sea)
+        self.labels = labels or WeakLabels(entities, sea=sea)
         self._givers = label_mask(entities)
+        if labels is not None:
+            self._givers = {kind: np.zeros_like(mask) for kind, mask in self._givers.items()}
 
     def sample(self, grid: GridSpec) -> Sample:
         """The sample of one tile."""
@@ -146,7 +152,8 @@ def flip(sample: Sample, *, transpose: bool, mirror_x: bool, mirror_y: bool) -> 
                 side = math.isqrt(coverage.shape[1])
                 turned = pixels(coverage.view(len(coverage), side, side).numpy())
                 graph[kind].coverage = torch.from_numpy(turned.reshape(coverage.shape))
-    return replace(sample, rgb=pixels(sample.rgb), label=pixels(sample.label), graph=graph)
+    label = pixels(sample.label) if sample.label.ndim == 2 else sample.label
+    return replace(sample, rgb=pixels(sample.rgb), label=label, graph=graph)
 
 
 def to_arrays(sample: Sample) -> dict[str, NDArray[np.generic]]:

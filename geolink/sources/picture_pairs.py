@@ -73,7 +73,7 @@ class PicturePairs:
         if sidecar is None:
             return Rejection("no usable bounding box")
         bounds = sidecar.bounds
-        objects = self._objects(path, bounds)
+        objects = self.objects(path, bounds)
         if objects is None:
             return Rejection("no OSM file beside the picture")
         if (problem := filters.refuse_objects(objects)) is not None:
@@ -100,7 +100,8 @@ class PicturePairs:
         credited = SourceInfo(osm, licence=LICENCE, attribution=ATTRIBUTION)
         return Provenance(SourceInfo(self.name), credited)
 
-    def _objects(self, path: Path, bounds: Bounds) -> TileObjects | None:
+    def objects(self, path: Path, bounds: Bounds) -> TileObjects | None:
+        """OSM objects in the extent of one picture, None where there is no OSM file for it."""
         zone = _zone(bounds)
         if self.osm is not None:
             return _zone_objects(self, zone).within(bounds)
