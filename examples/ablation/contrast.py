@@ -20,15 +20,13 @@ from geolink.models.objectives import info_nce
 BATCH = 32
 RATE = 1e-3
 TEMPERATURE = 0.2
-MOST_NODES = 600  # of a training tile; denser ones are left out, since they cost the most
 
 
 def run(
     attention: TypeAttention, seed: int, train: Sequence[Tile], test: Sequence[Tile], steps: int
 ) -> dict[str, Any]:
     """Trains the graph's side against frozen pictures; measures the matches in the test city."""
-    train = [tile for tile in train if 0 < nodes(tile) <= MOST_NODES]
-    test = [tile for tile in test if nodes(tile)]
+    train, test = ([tile for tile in some if tile.nodes] for some in (train, test))
     torch.manual_seed(seed)
     semantic_dim = train[0].sample.graph["point"].x.shape[1]
     model = GeoLink(
@@ -47,11 +45,6 @@ def run(
         loss.backward()
         optimizer.step()
     return {"train_loss": loss.item(), **evaluate(model.eval(), test)}
-
-
-def nodes(tile: Tile) -> int:
-    """Nodes of a tile's graph."""
-    return sum(len(store.x) for store in tile.sample.graph.node_stores)
 
 
 def encodings(model: GeoLink, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from geolink.samples import hide_givers
 BATCH = 8
 RATE = 1e-3
 WARM_UP = 25
-DECODER_WIDTH = 32
+DECODER_WIDTH = 16
 
 
 @dataclass(frozen=True)

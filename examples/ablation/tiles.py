@@ -24,6 +24,11 @@ class Tile:
     sample: Sample
     features: ImageFeatures
 
+    @property
+    def nodes(self) -> int:
+        """Nodes of the graph."""
+        return sum(len(store.x) for store in self.sample.graph.node_stores)
+
 
 def read_sample(file: Path) -> Sample:
     """A sample that `make_samples.py` wrote."""
