@@ -141,7 +141,7 @@ def _candidate(item: object) -> Candidate | None:
         title = str(item["display_name"])
     except (KeyError, TypeError, ValueError, GEOSException):
         return None
-    return None if area.is_empty or area.area == 0 else Candidate(title, area, importance)
+    return Candidate(title, area, importance) if area and area.area > 0 else None
 
 
 def _outline(item: Mapping[str, Any]) -> Area | None:
