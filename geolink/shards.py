@@ -6,7 +6,6 @@ workers and processes sees the same batches, and a run that was cut goes on with
 
 import hashlib
 import logging
-import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,29 +15,26 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 import numpy as np
-import shapely
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import HeteroData
 
-from geolink.augment import UNIT, Augmentation, View, open_picture
-from geolink.errors import DroppedEntitiesWarning, InputError
-from geolink.graphs.build import graph_from_arrays
-from geolink.graphs.tags import TagEncoder, encode_tags, tag_key
+from geolink.augment import Augmentation, View, open_picture
+from geolink.errors import InputError
+from geolink.graphs.tags import TagEncoder
 from geolink.sources.candidates import Filters, PairSource
-from geolink.sources.entities import ENTITY_TYPES, EntityType
 from geolink.sources.manifest import Manifest
-from geolink.sources.shard_files import TileObjects, TileSample, read_sample, shard_index
+from geolink.sources.shard_files import TileSample, read_sample, shard_index
 from geolink.sources.shard_parts import collect
+from geolink.tile_graphs import TileGraphs
 
 logger = logging.getLogger(__name__)
 
 SIDE = 224
 WINDOW_SHARDS = 8
 _REPLACEMENTS = 63  # so many in a row fail only where nearly all of a set is lost
-_CACHED_TAGS = 50_000  # distinct sets of tags; 77 MB of 384-d vectors
 
 
 @dataclass(frozen=True)
@@ -114,11 +110,10 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
         self.augmentation = options.get("augmentation")
         self.seed = options.get("seed", 0)
         self.side = options.get("side", SIDE)
-        self.coverage_side = options.get("coverage_side")
         self.skipped: Counter[str] = Counter()
         self._counts = tuple(counts)
         self._starts = [0, *accumulate(counts)]
-        self._semantics = _Semantics(encoder, key_counts)
+        self._graphs = TileGraphs(encoder, key_counts, coverage_side=options.get("coverage_side"))
         self._on_skip = options.get("on_skip")
 
     @abstractmethod
@@ -182,28 +177,7 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
             rng = _generator(self.seed, epoch, sample.key, step)
             view = self.augmentation.draw(rng, picture.width / picture.height)
         image = torch.from_numpy(view.image(picture, self.side))
-        return image, self._graph(sample.objects, view), sample.key
-
-    def _graph(self, objects: TileObjects, view: View) -> HeteroData:
-        """The graph of the objects in a view."""
-        shapes = view.geometry(objects.geometry)
-        inside = np.flatnonzero(shapely.intersects(shapes, _UNIT_BOX))
-        shapes, ids = shapes[inside], objects.ids[inside]
-        dimensions = shapely.get_dimensions(shapes)
-        rows = {kind: np.flatnonzero(dimensions == i) for i, kind in enumerate(ENTITY_TYPES)}
-        semantics = self._semantics([objects.tags[i] for i in inside.tolist()])
-        with warnings.catch_warnings():
-            # A sliver may collapse under rounding; it takes no more room than rounding does.
-            warnings.simplefilter("ignore", DroppedEntitiesWarning)
-            graph = graph_from_arrays(
-                {kind: shapes[rows[kind]] for kind in ENTITY_TYPES},
-                {kind: semantics[rows[kind]] for kind in ENTITY_TYPES},
-                UNIT,
-                identifiers={kind: ids[rows[kind]] for kind in ENTITY_TYPES},
-                coverage_side=self.coverage_side,
-            )
-        _number_objects(graph, ids, rows)
-        return graph
+        return image, self._graphs.build(sample.objects, view), sample.key
 
     def _note(self, reason: str) -> None:
         if reason not in self.skipped:
@@ -213,54 +187,10 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
             self._on_skip(reason)
 
 
-_UNIT_BOX = shapely.box(*UNIT)
-
-
 def _generator(seed: int, epoch: int, key: str, step: int) -> np.random.Generator:
     """Randomness of one view; a replacement has its own, so that it is no copy."""
     name = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
     return np.random.default_rng([seed, epoch, name, step])
-
-
-def _number_objects(
-    graph: HeteroData, ids: NDArray[np.object_], rows: Mapping[EntityType, NDArray[np.int64]]
-) -> None:
-    """Gives every node the number of its object, its `source` becoming the row in `ids`."""
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(ids))}
-    of_row = np.fromiter((numbers[name] for name in ids), dtype=np.int64, count=len(ids))
-    for kind in ENTITY_TYPES:
-        source = rows[kind][graph[kind].source.numpy()]
-        graph[kind].source = torch.from_numpy(source)
-        graph[kind].object = torch.from_numpy(of_row[source])
-
-
-class _Semantics:
-    """Features of tag sets, remembered: most objects of a corpus share few sets that matter."""
-
-    def __init__(self, encoder: TagEncoder, key_counts: Mapping[str, int]) -> None:
-        self._encoder = encoder
-        self._key_counts = key_counts
-        self._known: dict[tuple[tuple[str, str], ...], NDArray[np.float32]] = {}
-
-    def __call__(self, tags: Sequence[Mapping[str, str]]) -> NDArray[np.float32]:
-        """(N, D) as `encode_tags` gives them."""
-        keys = [self._telling(some) for some in tags]
-        fresh = [key for key in dict.fromkeys(keys) if key not in self._known]
-        if len(self._known) + len(fresh) > _CACHED_TAGS:
-            self._known.clear()
-            fresh = list(dict.fromkeys(keys))
-        if fresh:
-            vectors = encode_tags([dict(key) for key in fresh], self._encoder, self._key_counts)
-            self._known.update(zip(fresh, vectors, strict=True))
-        if not keys:
-            return np.zeros((0, self._encoder.dim), dtype=np.float32)
-        return np.stack([self._known[key] for key in keys])
-
-    def _telling(self, tags: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        """The tags that weigh anything; all of them where none does."""
-        items = tuple(tags.items())
-        telling = tuple(item for item in items if self._key_counts.get(tag_key(item[0]), 1) > 1)
-        return telling or items
 
 
 class ShardDataset(PretrainDataset):

@@ -18,7 +18,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "files", "grid", "legend", "config"),
     ("sources",),
     ("tiles", "graphs"),
-    ("samples", "augment", "shards", "splits"),
+    ("samples", "augment", "tile_graphs", "shards", "datasets", "splits"),
     ("models",),
     ("checkpoint",),
     ("training",),
