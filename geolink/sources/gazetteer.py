@@ -1,7 +1,6 @@
 """From the name of a place to its area: bundled, in the cache, in the catalogue, or geocoded."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from geolink.errors import ConfigError, UnavailableError
 from geolink.sources.boundaries import boundary_of
@@ -42,7 +41,7 @@ def find_place(name: str, *, network: Network, cache: Cache, boundary: str | Non
     if not name_key(name):
         raise ConfigError("the name of a place must not be empty")
     if name_key(name) == SAMPLE_CITY:
-        return _within(sample_place(), boundary, sample_extract())
+        return _part_of_sample(boundary)
     entry = cache.find("place", name) or cache.find("place", slug(name))
     extract = None if entry else extract_called(name)
     if extract is not None:
@@ -50,7 +49,15 @@ def find_place(name: str, *, network: Network, cache: Cache, boundary: str | Non
     place = _place_of_entry(entry or _geocoded(name, cache=cache, network=network))
     if boundary is None:
         return place
-    return _within(place, boundary, fetch_osm(place, cache=cache, network=network).path)
+    area = boundary_of(fetch_osm(place, cache=cache, network=network).path, boundary)
+    return Place(f"{place.name}_{slug(boundary)}", area)
+
+
+def _part_of_sample(boundary: str | None) -> Place:
+    """The sample, or a part of it, which keeps the name: its data is bundled all the same."""
+    sample = sample_place()
+    area = sample.aoi if boundary is None else boundary_of(sample_extract(), boundary)
+    return replace(sample, aoi=area)
 
 
 def _geocoded(name: str, *, cache: Cache, network: Network) -> Entry:
@@ -82,10 +89,3 @@ def _place_of_extract(
 
 def _place_of_entry(entry: Entry) -> Place:
     return replace(place_from_file(entry.path), name=slug(entry.name))
-
-
-def _within(place: Place, boundary: str | None, extract: Path) -> Place:
-    """The area of a boundary within a place, all of the place where none is named."""
-    if boundary is None:
-        return place
-    return Place(f"{place.name}_{slug(boundary)}", boundary_of(extract, boundary), place.extract)

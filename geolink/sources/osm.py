@@ -101,7 +101,7 @@ def extract_bounds(path: str | Path) -> Bounds:
     """
     path = Path(path)
     _require_file(path)
-    with _readable(path):
+    with readable(path):
         from pyrosm.utils import get_bounding_box
 
         area = get_bounding_box(str(path))
@@ -124,7 +124,7 @@ def extract_timestamp(path: str | Path) -> int:
     """
     path = Path(path)
     _require_file(path)
-    with _readable(path):
+    with readable(path):
         from pyrosm.pbf_export import read_header_block
 
         return int(read_header_block(str(path)).osmosis_replication_timestamp)
@@ -159,7 +159,7 @@ def raw_objects(
         InputError: the file is missing, or not a readable extract.
     """
     _require_file(path)
-    with _readable(path):
+    with readable(path):
         from pyrosm import OSM  # slow to import, and needed for extracts only
 
         box = None if area is None else list(area)
@@ -212,7 +212,7 @@ def _require_file(path: Path) -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turns whatever damage pyrosm stumbles over into one clear error, and keeps it quiet."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from pyrosm.exceptions import PBFException
@@ -222,6 +222,7 @@ def _readable(path: Path) -> Iterator[None]:
             # An empty area, and relations cut by the file's edge, are no news to a caller here.
             warnings.filterwarnings("ignore", ".*relation\\(s\\)", UserWarning)
             warnings.filterwarnings("ignore", "Could not find any", UserWarning)
+            warnings.filterwarnings("ignore", "No node of", UserWarning)
             yield
     except (PBFException, DecodeError, ValueError) as error:
         raise InputError(

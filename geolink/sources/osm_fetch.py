@@ -24,7 +24,7 @@ from geolink.sources.cache import Cache, Entry
 from geolink.sources.extracts import Extract, covering_extract
 from geolink.sources.http_failures import NotFoundError
 from geolink.sources.network import Network
-from geolink.sources.osm import ATTRIBUTION, LICENCE, extract_timestamp, iso_date
+from geolink.sources.osm import ATTRIBUTION, LICENCE, extract_timestamp, iso_date, readable
 from geolink.sources.pbf import copy_with_date
 from geolink.sources.places import Place, slug
 
@@ -179,7 +179,8 @@ def _complete(cache: Cache) -> list[Entry]:
 
 
 def _entry_name(extract: Extract) -> str:
-    return f"{extract.provider.lower()}-{slug(extract.title)}"
+    name = extract.name if extract.provider == "BBBike" else extract.title
+    return f"{extract.provider.lower()}-{slug(name)}"
 
 
 def _described(extract: Extract) -> str:
@@ -231,7 +232,7 @@ def _require_checksum(path: Path, extract: Extract, what: str, network: Network)
         logger.info("%s: no checksum is published, only its size was checked", what)
         return
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != published:
         path.unlink()
         raise UnavailableError(
@@ -279,15 +280,8 @@ def _crop(place: Place, whole: Entry, cache: Cache) -> Entry:
         entry = cache.find("osm", name)
         if entry is not None:
             return entry
-        from pyrosm import OSM  # slow to import, and needed here only
-
-        box = list(_crop_box(place))
-        cut, path = staging / "cut.part", staging / f"{place.name}.osm.pbf"
-        source = OSM(
-            str(whole.path), bounding_box=box, complete_relations=True, progress=False, workers=1
-        )
-        source.to_pbf(str(cut), repack=True)
-        copy_with_date(cut, path, timestamp=extract_timestamp(whole.path))
+        path = staging / f"{place.name}.osm.pbf"
+        _write_crop(whole.path, path, _crop_box(place))
         info = SourceInfo(
             f"{whole.info.description}, around {place.name}",
             date=whole.info.date,
@@ -296,3 +290,16 @@ def _crop(place: Place, whole: Entry, cache: Cache) -> Entry:
         )
         details = osm_details("crop", place.aoi)
         return cache.publish("osm", name, staging, source=whole.source, info=info, details=details)
+
+
+def _write_crop(whole: Path, path: Path, box: Bounds) -> None:
+    """Writes what lies in a box of degrees, ways and areas that leave it included."""
+    from pyrosm import OSM  # slow to import, and needed here only
+
+    cut = path.with_suffix(".part")
+    with readable(whole):
+        source = OSM(
+            str(whole), bounding_box=list(box), complete_relations=True, progress=False, workers=1
+        )
+        source.to_pbf(str(cut), repack=True)
+        copy_with_date(cut, path, timestamp=extract_timestamp(whole))

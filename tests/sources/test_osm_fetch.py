@@ -7,7 +7,7 @@ from osm_elements import same
 from servers import BROKEN, BUSY, CUT, HTML, NOT_FOUND, WRONG_BYTES, FileServer
 from shapely import box
 
-from geolink.errors import UnavailableError
+from geolink.errors import InputError, UnavailableError
 from geolink.grid import Bounds
 from geolink.sources import osm_fetch
 from geolink.sources.cache import Cache
@@ -245,7 +245,7 @@ def test_a_crop_is_used_again(mirror: FileServer, cache: Cache) -> None:
     tiny = Place("tiny", box(24.944, 60.168, 24.946, 60.169))
     entry = fetch_osm(tiny, cache=cache, network=ONLINE)
     assert entry.details["form"] == "crop"
-    whole = cache.find("osm", "bbbike-helsinki_bbbike")
+    whole = cache.find("osm", "bbbike-helsinki")
     assert whole is not None
     cache.remove(whole)
     within = Place("within", box(24.9445, 60.1685, 24.9455, 60.1688))
@@ -253,6 +253,28 @@ def test_a_crop_is_used_again(mirror: FileServer, cache: Cache) -> None:
     assert fetch_osm(within, cache=cache, network=OFFLINE).path == entry.path
     with pytest.raises(UnavailableError):
         fetch_osm(CENTRE, cache=cache, network=OFFLINE)
+
+
+@pytest.mark.usefixtures("crops_pay")
+def test_a_damaged_extract_is_no_traceback(mirror: FileServer, cache: Cache) -> None:
+    tiny = Place("tiny", box(24.944, 60.168, 24.946, 60.169))
+    helsinki = extract_called("Helsinki")
+    assert helsinki is not None
+    whole = fetch_extract(helsinki, cache=cache, network=ONLINE)
+    payload = bytearray(whole.path.read_bytes())
+    payload[300_000:] = bytes(len(payload) - 300_000)
+    whole.path.write_bytes(payload)
+    with pytest.raises(InputError, match=r"Helsinki\.osm\.pbf.*not a readable"):
+        fetch_osm(tiny, cache=cache, network=OFFLINE)
+    assert [entry.name for entry in cache.entries()] == [whole.name]
+
+
+@pytest.mark.usefixtures("crops_pay")
+def test_a_place_without_objects_has_an_empty_crop(mirror: FileServer, cache: Cache) -> None:
+    bare = Place("bare", box(24.80, 60.20, 24.801, 60.201))
+    entry = fetch_osm(bare, cache=cache, network=ONLINE)
+    assert entry.details["form"] == "crop"
+    assert len(read_osm(entry.path, bare.bounds_metric, crs=bare.crs).point) == 0
 
 
 @pytest.mark.usefixtures("crops_pay")
