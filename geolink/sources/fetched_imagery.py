@@ -106,6 +106,8 @@ def _same(entry: Entry | None, request: Mapping[str, Any]) -> Entry | None:
 def _request(spec: RemoteImagery, area: Area, gsd: float | None) -> dict[str, Any]:
     """What tells one request from another, as JSON data without secrets."""
     plain = asdict(spec)
+    if isinstance(spec, StacImagery) and spec.classes is not None:
+        del plain["url"]  # a mirror has the same scenes
     for field in plain.keys() & {"url", "template"}:
         plain[field] = without_secrets(plain[field])
     named = {"source": plain, "gsd": gsd, "area": area_key(area)}

@@ -253,6 +253,8 @@ def _failures_named(scene: Scene, address: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
+        if error.__cause__ is None:  # it was read, and is of no use
+            raise InputError(f"the scene {scene.name} cannot be used: {error}") from error
         host = urlsplit(address).netloc.rpartition("@")[2]
         raise UnavailableError(
             f"the scene {scene.name} cannot be read from {host}: {_reason(error)}; run the same "

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from shapely.geometry.base import BaseGeometry
 from geolink.errors import UnavailableError
 from geolink.sources.base import Area
 from geolink.sources.chunks import ImageryPlan, lay_chunks, plan_key
-from geolink.sources.network import Network
+from geolink.sources.network import Network, NotFoundError
 from geolink.sources.scene_mosaic import Credit, Scene, SceneMosaic
 from geolink.sources.specs import StacImagery
 
@@ -104,8 +105,8 @@ def _search(spec: StacImagery, area: Area, network: Network) -> tuple[list[Scene
     host = urlsplit(spec.url).netloc.rpartition("@")[2]
     with _wrong_answers_named(host):
         client = Client.open(spec.url, stac_io=_NetworkIO(network, f"the catalogue {host}"))
+        credit = _SENTINEL2 if spec.classes else _credit(client, spec.collection, host=host)
         items = list(client.search(**_query(spec, area, client)).items())
-        credit = _SENTINEL2 if spec.classes else _credit(client, spec.collection)
     if not items:
         raise UnavailableError(
             f"{host} has no scene of {_asked(spec)} for this area; try other dates or another "
@@ -195,11 +196,20 @@ def _footprint(geometry: dict[str, Any] | None) -> BaseGeometry | None:
     return footprint if sound else None
 
 
-def _credit(client: Client, name: str) -> Credit:
-    """What a collection says of its licence and of those who made it."""
-    collection = client.get_collection(name)
+def _credit(client: Client, name: str, *, host: str) -> Credit:
+    """What a collection says of its licence and of those who made it.
+
+    Raises:
+        UnavailableError: there is no such collection.
+    """
+    try:
+        collection = client.get_collection(name)
+    except NotFoundError:
+        collection = None
     if collection is None:
-        raise KeyError(f"collection {name}")
+        known = sorted(found.id for found in client.get_collections())
+        near = get_close_matches(name, known, n=5, cutoff=0.3) or known[:5]
+        raise UnavailableError(f"{host} has no collection {name}; it has e.g. {', '.join(near)}")
     providers = [provider.name for provider in collection.providers or []]
     return Credit(collection.title or name, collection.license, ", ".join(providers) or None)
 
