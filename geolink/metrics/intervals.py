@@ -1,13 +1,13 @@
 """How sure a figure is: intervals over seeds, and over places by resampling blocks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from geolink.metrics.tally import Tally, total
+from geolink.metrics.tally import Tally, from_vector, total, vector
 
 T = TypeVar("T", bound=Tally)
 Figures = Callable[[T], Mapping[str, float]]
@@ -56,8 +56,8 @@ def bootstrap(
         The interval of each figure; unknown where there are fewer than two blocks.
     """
     whole = figures(total(blocks))
-    weights = _weights(len(blocks), draws, seed)
-    return _intervals(whole, (figures(total(blocks, row)) for row in weights), len(blocks))
+    drawn = map(figures, _resampled(blocks, _weights(len(blocks), draws, seed)))
+    return _intervals(whole, drawn, len(blocks))
 
 
 def bootstrap_difference(
@@ -74,22 +74,25 @@ def bootstrap_difference(
     cancels out; other blocks are drawn independently, which gives wider intervals.
     """
     paired = first.keys() == second.keys()
-    names = list(first), list(first if paired else second)
-    parts = [first[name] for name in names[0]], [second[name] for name in names[1]]
-    weights = (
-        _weights(len(parts[0]), draws, seed),
-        _weights(len(parts[1]), draws, seed if paired else seed + 1),
-    )
+    parts = list(first.values())
+    others = [second[name] for name in first] if paired else list(second.values())
+    weights = _weights(len(parts), draws, seed)
+    other_weights = weights if paired else _weights(len(others), draws, seed + 1)
 
-    def gap(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
-        return {name: b[name] - a[name] for name in a.keys() & b.keys()}
+    def gap(pair: tuple[T, T]) -> dict[str, float]:
+        a, b = map(figures, pair)
+        return {name: b[name] - a[name] for name in a if name in b}
 
-    whole = gap(figures(total(parts[0])), figures(total(parts[1])))
-    drawn = (
-        gap(figures(total(parts[0], one)), figures(total(parts[1], other)))
-        for one, other in zip(*weights, strict=True)
-    )
-    return _intervals(whole, drawn, min(map(len, parts)))
+    drawn = zip(_resampled(parts, weights), _resampled(others, other_weights), strict=True)
+    whole = gap((total(parts), total(others)))
+    return _intervals(whole, map(gap, drawn), min(len(parts), len(others)))
+
+
+def _resampled(blocks: Sequence[T], weights: NDArray[np.int64]) -> Iterator[T]:
+    """The tally of each draw."""
+    rows = np.stack([vector(block) for block in blocks])  # (blocks, sums)
+    for row in weights.astype(np.float64) @ rows:
+        yield from_vector(blocks[0], row)
 
 
 def _weights(blocks: int, draws: int, seed: int) -> NDArray[np.int64]:

@@ -52,12 +52,40 @@ def total(parts: Sequence[T], weights: NDArray[np.int64] | None = None) -> T:
     return whole
 
 
+def vector(tally: Tally) -> NDArray[np.float64]:
+    """(n,) all sums of a tally in one row; counts below 2**53 stay exact."""
+    parts = (
+        vector(value) if isinstance(value, Tally) else value.ravel()
+        for value in vars(tally).values()
+        if isinstance(value, Tally | np.ndarray)
+    )
+    return np.concatenate([np.asarray(part, np.float64) for part in parts])
+
+
+def from_vector(tally: T, row: NDArray[np.float64]) -> T:
+    """A tally of the same kind as `tally` with the sums of a row that `vector` made."""
+    whole, _ = _filled(tally, row)
+    return whole
+
+
+def _filled(tally: T, row: NDArray[np.float64]) -> tuple[T, NDArray[np.float64]]:
+    """The tally with the sums at the start of the row, and the rest of the row."""
+    sums: dict[str, Any] = {}
+    for name, value in vars(tally).items():
+        if isinstance(value, Tally):
+            sums[name], row = _filled(value, row)
+        elif isinstance(value, np.ndarray):
+            sums[name], row = row[: value.size].reshape(value.shape), row[value.size :]
+    assert is_dataclass(tally)
+    filled: T = replace(tally, **sums)
+    return filled, row
+
+
 def ratio(part: object, whole: object) -> NDArray[np.float64]:
     """`part` / `whole`, NaN where `whole` is 0."""
-    above, below = np.broadcast_arrays(np.asarray(part, float), np.asarray(whole, float))
-    result = np.full(above.shape, np.nan)
-    np.divide(above, below, out=result, where=below != 0)
-    return result
+    above, below = np.asarray(part, float), np.asarray(whole, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below == 0, np.nan, above / below)
 
 
 def mean_of(figures: NDArray[np.float64], among: NDArray[np.bool_]) -> float:
