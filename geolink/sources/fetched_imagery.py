@@ -17,7 +17,7 @@ from geolink.sources.base import Area
 from geolink.sources.cache import Cache, Entry
 from geolink.sources.chunks import ImageryPlan, fetch_chunks
 from geolink.sources.network import Network, without_secrets
-from geolink.sources.specs import RemoteImagery, XyzImagery
+from geolink.sources.specs import RemoteImagery, StacImagery, XyzImagery
 from geolink.sources.stac import dated, plan_stac
 from geolink.sources.xyz import plan_xyz
 
