@@ -30,8 +30,10 @@ from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
 from geolink.sources.base import SourceInfo
+from geolink.sources.cache import Cache
 from geolink.sources.entities import OsmEntities
 from geolink.sources.manifest import Manifest, Shard
+from geolink.sources.network import Network
 from geolink.sources.shard_files import TileObjects, TileSample, write_shard
 from geolink_cli.app import main
 
@@ -117,12 +119,12 @@ def write_area(path, geometry, *, crs=CRS_35N):
     return path
 
 
-def write_model(folder):
+def write_model(folder, **settings):
     """An untrained ViT-tiny model, whose head is set so that a scene gets several classes."""
     encoder = TableTagEncoder()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = GeoLink(ModelConfig(semantic_dim=encoder.dim)).eval()
+        model = GeoLink(ModelConfig(semantic_dim=encoder.dim, **settings)).eval()
     images = torch.from_numpy(pixels(224, 224)).float()[None] / 127.5 - 1
     with torch.inference_mode():
         scores = model.logits_at_stride(images)
@@ -144,6 +146,17 @@ def write_model(folder):
     )
     save_checkpoint(folder, model, replace(card, config=model.config))
     return folder
+
+
+def build_offline(request, supported_gsd):
+    """The scene of a request whose sources are all local."""
+    from geolink.workflows.acquire import gather
+    from geolink.workflows.scene import build_scene
+    from geolink.workflows.site import Supply, locate
+
+    supply = Supply(Cache(), Network(offline=True))
+    materials = gather(request, locate(request, supply), supply)
+    return build_scene(request, materials, supported_gsd)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
 @dataclass(frozen=True)
 class PreparedTile:
     """A tile ready for the model, or the reason why it is not.
@@ -150,12 +154,32 @@ def one_thread_each() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-class TileScorer:
-    """Runs the model on prepared tiles.
+def each_alone_on_cpu(
+    function: Callable[[list[PreparedTile]], Result],
+    tiles: list[PreparedTile],
+    device: torch.device,
+) -> list[Result]:
+    """What a function that runs the model makes of tiles: of all at once, or on CPU of each alone.
 
     On CPU every tile goes through the model alone, one core a tile: batches of another shape and
-    operations on another number of threads round differently, and a map must depend on neither.
+    operations on another number of threads round differently, and a result must depend on neither.
     """
+    if device.type != "cpu":
+        return [function(tiles)]
+    with one_thread_each() as cores, ThreadPoolExecutor(cores) as pool:
+        return list(pool.map(function, ([tile] for tile in tiles)))
+
+
+def model_inputs(
+    tiles: list[PreparedTile], device: torch.device
+) -> tuple[Tensor, list[HeteroData | None]]:
+    """Images (B, 3, side, side) and graphs of tiles that have an image, on a device."""
+    images = torch.stack([tile.image for tile in tiles if tile.image is not None]).to(device)
+    return images, [None if tile.graph is None else tile.graph.to(device) for tile in tiles]
+
+
+class TileScorer:
+    """Runs the model on prepared tiles."""
 
     def __init__(self, model: GeoLink, device: torch.device) -> None:
         self._model = model.to(device).eval()
@@ -163,15 +187,11 @@ class TileScorer:
 
     def __call__(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
         """Probabilities (tiles, 2, classes, h, w): with OSM at index 0, without at 1."""
-        if self._device.type != "cpu":
-            return self._score(tiles)
-        with one_thread_each() as cores, ThreadPoolExecutor(cores) as pool:
-            return np.concatenate(list(pool.map(self._score, ([tile] for tile in tiles))))
+        return np.concatenate(each_alone_on_cpu(self._score, tiles, self._device))
 
     @torch.inference_mode()
     def _score(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
-        images = torch.stack([t.image for t in tiles if t.image is not None]).to(self._device)
-        graphs = [None if t.graph is None else t.graph.to(self._device) for t in tiles]
+        images, graphs = model_inputs(tiles, self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             scores = self._model.probabilities_with_and_without(images, graphs)
         result: NDArray[np.float16] = scores.transpose(0, 1).half().cpu().numpy()

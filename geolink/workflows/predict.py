@@ -4,8 +4,8 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,146 +13,54 @@ from typing import Any
 import geopandas as gpd
 
 from geolink._version import __version__
-from geolink.checkpoint import load_model
+from geolink.checkpoint import ModelCard, load_model
 from geolink.errors import CheckpointError, CoverageError, GeolinkError, InputError, OutputError
 from geolink.files import full_disk_named, require_writable
 from geolink.graphs.scene import SceneGraphs
-from geolink.legend import Legend
+from geolink.grid import GridSpec
+from geolink.legend import UFZ, Legend
 from geolink.models.geolink import GeoLink
 from geolink.models.heads import STRIDE
 from geolink.mosaic import TileStore, fingerprint
 from geolink.samples import normalise
+from geolink.sources.base import SourceInfo
+from geolink.sources.cache import Cache
+from geolink.sources.network import Network
+from geolink.sources.places import Place
+from geolink.workflows.acquire import gather, local_model
 from geolink.workflows.inference import (
     Progress,
     TileScorer,
     pick_device,
     prepare_tile,
     score_tiles,
+    silent,
 )
 from geolink.workflows.outputs import write_outputs
 from geolink.workflows.request import PredictRequest
-from geolink.workflows.scene import Scene, build_scene, tag_semantics
-
-
-@dataclass(frozen=True)
-class ClassSummary:
-    """What the map says of one class; confidence and gain are weighted by area."""
-
-    name: str
-    color: str
-    zones: int
-    area_m2: float
-    confidence: float
-    osm_gain: float
-
-
-@dataclass(frozen=True)
-class PredictResult:
-    """What a prediction made.
-
-    Attributes:
-        out: the GeoPackage.
-        title: what the map shows; it says so where the imagery is simulated.
-        classes: one summary per class of the legend.
-        tiles: number of tiles by status.
-        simulated: True where the imagery was rendered, not observed.
-        seconds: wall time.
-        metadata: the record that went into the GeoPackage.
-    """
-
-    out: Path
-    title: str
-    classes: list[ClassSummary]
-    tiles: dict[str, int]
-    simulated: bool
-    seconds: float
-    metadata: dict[str, Any] = field(repr=False)
-
-    @property
-    def caption(self) -> str:
-        """What was left out of the OSM extract, and why; empty where nothing was."""
-        dropped: dict[str, int] = self.metadata["dropped_entities"]
-        counts = ", ".join(f"{count:,} with {reason}" for reason, count in dropped.items())
-        return f"OSM objects left out: {counts}" if counts else ""
-
-    @property
-    def summary(self) -> str:
-        """One line for people."""
-        zones = sum(c.zones for c in self.classes)
-        area = sum(c.area_m2 for c in self.classes) / 1e6
-        line = f"{self.out}: {zones:,} zones over {area:.2f} km² in {self.seconds:.0f} s"
-        if self.simulated:
-            line += " (SIMULATED imagery, drawn from OSM)"
-        if failed := self.tiles.get("failed"):
-            line += f"; {failed} tiles FAILED, see the layer `tiles`; --overwrite retries them"
-        return line
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain JSON data."""
-        return {**asdict(self), "out": str(self.out)}
-
-
-@dataclass(frozen=True)
-class PredictPlan:
-    """What a prediction would do: area, grid, tiles, sources and disk space."""
-
-    title: str
-    out: Path
-    area_km2: float
-    crs: str
-    gsd: float
-    height: int
-    width: int
-    tiles: int
-    work_bytes: int
-    model: str
-    sources: list[dict[str, Any]]
-
-    @property
-    def summary(self) -> str:
-        """One line for people."""
-        return f"nothing written; a run would write {self.out}"
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Names and values for a table."""
-        sources = [
-            (
-                f"source {i + 1}",
-                ", ".join(str(v) for v in source.values() if v not in (None, False)),
-            )
-            for i, source in enumerate(self.sources)
-        ]
-        return [
-            ("area", f"{self.area_km2:.2f} km²"),
-            ("grid", f"{self.width:,} x {self.height:,} px of {self.gsd:g} m, {self.crs}"),
-            ("tiles", f"{self.tiles:,}"),
-            (
-                "work space",
-                f"{self.work_bytes / 1e6:,.0f} MB beside the output, removed at the end",
-            ),
-            ("model", self.model),
-            *sources,
-            ("download", "nothing"),
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain JSON data."""
-        return {**asdict(self), "out": str(self.out)}
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+from geolink.workflows.results import ClassSummary, PredictPlan, PredictResult
+from geolink.workflows.scene import (
+    SIMULATED_GSD,
+    Scene,
+    build_scene,
+    lay_grid,
+    tag_semantics,
+    working_gsd,
+)
+from geolink.workflows.site import Site, Supply, is_simulated, locate, way_out_named
+from geolink.workflows.stock import announce, take_stock
 
 
 def predict(
     request: PredictRequest | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     **settings: Any,  # noqa: ANN401 - checked by PredictRequest
 ) -> PredictResult:
     """Maps the functional zones of a place into a GeoPackage.
 
-    Tiles are scored one after the other into a work folder beside the output; a run that is cut
-    goes on from there and ends with the same bytes.
+    Imagery, OSM and model that are not here are fetched into the cache first. Tiles are then
+    scored one after the other into a work folder beside the output; a run that is cut goes on from
+    there and ends with the same bytes.
 
     Args:
         request: what to do; or give its fields by name, as in `predict(city="sample")`.
@@ -161,18 +69,15 @@ def predict(
 
     Raises:
         InputError: an input or a setting cannot be used.
-        UnavailableError: data or a model is not here.
+        UnavailableError: data or a model is not here, and cannot be fetched.
         CheckpointError: the model cannot be loaded.
-        OutputError: an output cannot be written.
+        OutputError: an output or the cache cannot be written.
     """
     request = request or PredictRequest(**settings)
     started = time.monotonic()
     device = pick_device(request.device)
-    model = open_model(request.model)
-    scene = build_scene(request, model.card.gsd_range)
-    out = output_path(request, scene)
-    require_outputs(request, scene, out)
-    prepare = tile_preparer(scene, model)
+    scene, model, out = open_scene(request, progress)
+    prepare = tile_preparer(scene, model, offline=request.offline)
     store, work = open_store(request, scene, model, out, device=device.type)
     score_tiles(
         scene.tiles,
@@ -206,31 +111,72 @@ def plan(
     request: PredictRequest | None = None,
     **settings: Any,  # noqa: ANN401 - checked by PredictRequest
 ) -> PredictPlan:
-    """What `predict` would do with the same arguments, without doing it.
+    """What `predict` would do with the same arguments, without fetching or writing anything.
 
     Raises:
         InputError, UnavailableError, CheckpointError: as `predict`.
     """
     request = request or PredictRequest(**settings)
-    model = open_model(request.model)
-    scene = build_scene(request, model.card.gsd_range)
-    classes, side = len(model.card.legend), scene.plan.side
+    supply = Supply(Cache(), Network(offline=request.offline))
+    site = locate(request, supply)
+    wanted = take_stock(request, site, supply)
+    card = open_model(local_model(request.model, supply)).card if wanted[0].here else None
+    supported = None if card is None else card.gsd_range
+    if all(need.here for need in wanted):
+        scene = build_scene(request, gather(request, site, supply), supported)
+        grid, tiling, infos = scene.grid, scene.plan, scene_infos(scene)
+    else:
+        native = next((n.gsd for n in wanted if n.gsd is not None), SIMULATED_GSD)
+        gsd = working_gsd(request.gsd, native, supported)
+        grid, tiling = lay_grid(site.place, gsd, request.overlap)
+        infos = [need.info for need in wanted if need.kind != "model"]
+    simulated = is_simulated(request, site)
+    tiles = len(tiling.tiles_in(site.place.aoi_metric))
+    classes = len(UFZ if card is None else card.legend)
+    return PredictPlan(
+        title=map_title(site.place.name, simulated=simulated),
+        out=output_path(request, site.place),
+        area_km2=site.place.aoi_metric.area / 1e6,
+        crs=grid.crs.name,
+        gsd=grid.gsd,
+        height=grid.height,
+        width=grid.width,
+        tiles=tiles,
+        work_bytes=work_bytes(grid, tiles, tiling.side, classes),
+        model=str(request.model),
+        sources=[asdict(info) for info in infos],
+        downloads=[need.to_dict() for need in wanted if not need.here],
+    )
+
+
+def work_bytes(grid: GridSpec, tiles: int, side: int, classes: int) -> int:
+    """Disk space that a run needs beside its outputs."""
     scores = 2 * classes * (side // STRIDE) ** 2 * 2  # two float16 maps at the decoder's stride
     per_tile = scores + side**2 // 8 + 1024
-    rasters = scene.grid.height * scene.grid.width * 6  # classes, sieved classes and zone ids
-    return PredictPlan(
-        title=scene_title(scene),
-        out=output_path(request, scene),
-        area_km2=scene.aoi.area / 1e6,
-        crs=scene.grid.crs.name,
-        gsd=scene.grid.gsd,
-        height=scene.grid.height,
-        width=scene.grid.width,
-        tiles=len(scene.tiles),
-        work_bytes=len(scene.tiles) * per_tile + rasters,
-        model=str(request.model),
-        sources=sources(scene),
-    )
+    rasters = grid.height * grid.width * 6  # classes, sieved classes and zone ids
+    return tiles * per_tile + rasters
+
+
+def open_scene(request: PredictRequest, progress: Progress) -> tuple[Scene, GeoLink, Path]:
+    """The scene and the model of a request, fetched where they are missing, and its output.
+
+    Everything that can be refused is refused before anything large is fetched.
+
+    Raises:
+        GeolinkError: as `predict`.
+    """
+    supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
+    site = locate(request, supply)
+    wanted = take_stock(request, site, supply)
+    out = output_path(request, site.place)
+    require_outputs(request, out, local_files(request, site))
+    announce(wanted)
+    with way_out_named(request, site):
+        model = open_model(local_model(request.model, supply))
+        materials = gather(request, site, supply)
+    scene = build_scene(request, materials, model.card.gsd_range)
+    require_outputs(request, out, scene.files)
+    return scene, model, out
 
 
 def open_model(spec: str | Path) -> GeoLink:
@@ -240,7 +186,7 @@ def open_model(spec: str | Path) -> GeoLink:
         CheckpointError: it cannot be loaded, or its head is not trained.
         UnavailableError: it is not here.
     """
-    model = load_model(spec, device="cpu")
+    model = load_model(spec, device="cpu", offline=True)
     if not model.card.has_head:
         raise CheckpointError(
             f"the head of the model {spec} is not trained, so it cannot draw a map; choose another"
@@ -248,17 +194,24 @@ def open_model(spec: str | Path) -> GeoLink:
     return model
 
 
-def require_outputs(request: PredictRequest, scene: Scene, out: Path) -> None:
+def require_outputs(request: PredictRequest, out: Path, inputs: Iterable[Path]) -> None:
     """Check that every output can be written, and is not one of the inputs.
 
     Raises:
         OutputError: one of them cannot be.
     """
-    inputs = [file for file in (*scene.files, request.aoi) if file is not None and file.exists()]
+    inputs = [file for file in inputs if file.exists()]
     for target in filter(None, (out, request.raster, request.probabilities, request.preview)):
         if target.exists() and any(map(target.samefile, inputs)):
             raise OutputError(f"{target} is an input of this map; choose another output")
         require_writable(target, overwrite=request.overwrite)
+
+
+def local_files(request: PredictRequest, site: Site) -> list[Path]:
+    """The files that a request names as its inputs."""
+    pictures = [] if site.raster is None else [Path(raster.path) for raster in site.raster.rasters]
+    named = (request.aoi, None if request.osm is None else Path(request.osm))
+    return [*pictures, *(path for path in named if path is not None)]
 
 
 def nothing_to_map(scene: Scene, store: TileStore) -> GeolinkError | None:
@@ -276,11 +229,11 @@ def nothing_to_map(scene: Scene, store: TileStore) -> GeolinkError | None:
     )
 
 
-def output_path(request: PredictRequest, scene: Scene) -> Path:
+def output_path(request: PredictRequest, place: Place) -> Path:
     """The GeoPackage of a request: as asked, else the place's name in the current folder."""
     if request.out is not None:
         return request.out
-    return Path(re.sub(r"[^\w.-]+", "_", scene.place.name).strip("._") + ".gpkg")
+    return Path(re.sub(r"[^\w.-]+", "_", place.name).strip("._") + ".gpkg")
 
 
 def open_store(
@@ -319,11 +272,11 @@ def file_identity(path: Path) -> list[str | int]:
     return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 
 
-def tile_preparer(scene: Scene, model: GeoLink) -> Callable[[int], Any]:
+def tile_preparer(scene: Scene, model: GeoLink, *, offline: bool) -> Callable[[int], Any]:
     """A function that reads the image and builds the graph of a tile, given its id."""
     graphs = None
     if scene.entities is not None:
-        encoder, counts = tag_semantics(model.card)
+        encoder, counts = tag_semantics(model.card, offline=offline)
         graphs = SceneGraphs(
             scene.entities, encoder, counts, coverage_side=model.config.coverage_side
         )
@@ -333,37 +286,49 @@ def tile_preparer(scene: Scene, model: GeoLink) -> Callable[[int], Any]:
     )
 
 
-def scene_title(scene: Scene) -> str:
+def map_title(place: str, *, simulated: bool) -> str:
     """Title of a map; it says so where the imagery is simulated."""
-    note = " (simulated imagery)" if scene.imagery.info.simulated else ""
-    return f"Functional zones of {scene.place.name}{note}"
+    return f"Functional zones of {place}" + (" (simulated imagery)" if simulated else "")
 
 
-def sources(scene: Scene) -> list[dict[str, Any]]:
-    """Description, date, licence and attribution of every source."""
-    infos = [scene.imagery.info]
-    if scene.entities is not None:
-        infos.append(scene.entities.info)
-    return [asdict(info) for info in infos]
+def scene_infos(scene: Scene) -> list[SourceInfo]:
+    """Provenance of the imagery, then of OSM where it is used."""
+    return [scene.imagery.info, *([] if scene.entities is None else [scene.entities.info])]
 
 
 def describe(request: PredictRequest, scene: Scene, model: GeoLink) -> dict[str, Any]:
     """The metadata record that goes into every output."""
-    imagery, *osm = sources(scene)
+    imagery, *osm = (asdict(info) for info in scene_infos(scene))
+    simulated = scene.imagery.info.simulated
     return {
-        "title": scene_title(scene),
+        "title": map_title(scene.place.name, simulated=simulated),
         "software": f"geolink {__version__}",
         "model": {"name": model.card.name, "sha256": model.card.sha256},
         "imagery": imagery,
         "osm": osm[0] if osm else None,
         "dropped_entities": scene.entities.dropped if scene.entities is not None else {},
-        "simulated_imagery": scene.imagery.info.simulated,
+        "simulated_imagery": simulated,
         "crs": scene.grid.crs.to_string(),
         "gsd_m": scene.grid.gsd,
+        "imagery_gsd_m": scene.native_gsd,
+        "warnings": gsd_warnings(scene, model.card),
         "legend": model.card.legend.to_dict(),
         "request": request.record(),
         "seed": request.seed,
     }
+
+
+def gsd_warnings(scene: Scene, card: ModelCard) -> list[str]:
+    """What must be said of a map whose pixels are not as the model has seen them."""
+    least, greatest = card.gsd_range
+    coarsest = max(scene.native_gsd, scene.grid.gsd)
+    if least <= scene.grid.gsd and coarsest <= greatest:
+        return []
+    gsd = scene.grid.gsd if scene.grid.gsd < least else coarsest
+    return [
+        f"imagery of {gsd:g} m per pixel lies outside the {least:g}-{greatest:g} m that "
+        f"{card.name} was trained on, so its classes are unreliable"
+    ]
 
 
 def summarise(zones: gpd.GeoDataFrame, legend: Legend) -> list[ClassSummary]:

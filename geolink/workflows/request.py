@@ -1,17 +1,19 @@
-"""What a prediction is asked for, checked before any work is done."""
+"""What a workflow is asked for, checked before any work is done."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from geolink.errors import ConfigError
+from geolink.sources.network import without_secrets
 
 # The settings that decide what the map shows.
 SHAPING = (
     "city",
     "bbox",
     "aoi",
+    "boundary",
     "imagery",
     "osm",
     "model",
@@ -25,59 +27,88 @@ SPECS = ("aoi", "imagery", "osm", "model")  # those that may be files
 
 
 @dataclass(frozen=True)
-class PredictRequest:
+class SourceRequest:
+    """A place and the sources that cover it.
+
+    Attributes:
+        city, bbox, aoi: the place: a name, west, south, east, north in degrees, or a file.
+        boundary: name of an administrative boundary within the city, which is then the place.
+        imagery: a raster, VRT or folder, `sentinel2[:START/END]`, `stac:...`, `xyz:...`, or
+            `simulated`; by default what the cache has of the place, else `sentinel2`.
+        osm: an `.osm.pbf` or a vector file with tags, `overpass` for a small place, or `none`; by
+            default the extract that covers the place.
+        model: a bundled name, run folder, weights file, `hf:...`, an address, or `gdrive:...`.
+        bands: numbers of the red, green and blue band, from 1.
+        gsd: metres per pixel; by default the imagery's own.
+        accept_imagery_terms: note of the licence of map tiles, which they must have.
+        offline: use nothing but what is here.
+        overwrite: replace what exists.
+    """
+
+    city: str | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    aoi: Path | None = None
+    boundary: str | None = None
+    imagery: str | Path | None = None
+    osm: str | Path | None = None
+    model: str | Path = "geolink-tiny"
+    bands: tuple[int, int, int] | None = None
+    gsd: float | None = None
+    accept_imagery_terms: str | None = None
+    offline: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.aoi is not None:
+            object.__setattr__(self, "aoi", Path(self.aoi))
+        if self.boundary is not None and self.city is None:
+            raise ConfigError("a boundary lies within a city: name the city too, with --city")
+        if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
+            raise ConfigError(f"the ground sampling distance must be positive, got {self.gsd}")
+
+    @property
+    def names_a_place(self) -> bool:
+        """True unless the place is that of the imagery."""
+        return any(place is not None for place in (self.city, self.bbox, self.aoi))
+
+
+@dataclass(frozen=True)
+class PredictRequest(SourceRequest):
     """One prediction: a place or a raster, the sources, and the outputs.
 
     Attributes:
-        city, bbox, aoi: the place; at most one. Without any, the raster's own footprint.
-        imagery: a raster, VRT or folder, or `simulated`.
-        osm: an `.osm.pbf` or a vector file with tags, or `none`.
-        model: a bundled name, run folder or weights file.
-        bands: numbers of the red, green and blue band, from 1.
         out: GeoPackage to write; the place's name in the current folder by default.
         raster, probabilities, preview: further outputs, where named.
-        gsd: metres per pixel; by default the raster's own, as far as the model supports it.
         overlap: share of a tile that it has in common with its neighbour, 0-0.5.
         batch_size: tiles per call of the model; it does not change the result.
         workers: threads that prepare tiles; they do not change the result.
         min_zone_area_m2: smaller zones join their neighbour.
         resume: go on with an interrupted run of the same request.
         device: `auto`, `cuda`, `mps` or `cpu`.
-        overwrite: replace existing outputs.
         seed: seed of simulated imagery.
     """
 
-    city: str | None = None
-    bbox: tuple[float, float, float, float] | None = None
-    aoi: Path | None = None
-    imagery: str | Path | None = None
-    osm: str | Path | None = None
-    model: str | Path = "geolink-tiny"
-    bands: tuple[int, int, int] | None = None
     out: Path | None = None
     raster: Path | None = None
     probabilities: Path | None = None
     preview: Path | None = None
-    gsd: float | None = None
     overlap: float = 0.25
     batch_size: int = 8
     workers: int = 2
     min_zone_area_m2: float = 500.0
     resume: bool = True
     device: str = "auto"
-    overwrite: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("aoi", "out", "raster", "probabilities", "preview"):
+        super().__post_init__()
+        for name in ("out", "raster", "probabilities", "preview"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
         if sum(place is not None for place in (self.city, self.bbox, self.aoi)) > 1:
             raise ConfigError("give one place only: a city, a bounding box or an area file")
         if not 0 <= self.overlap <= 0.5:
             raise ConfigError(f"the overlap is a share between 0 and 0.5, got {self.overlap}")
-        if self.gsd is not None and not (math.isfinite(self.gsd) and self.gsd > 0):
-            raise ConfigError(f"the ground sampling distance must be positive, got {self.gsd}")
         if self.batch_size < 1 or self.workers < 0 or not self.min_zone_area_m2 >= 0:
             raise ConfigError("batch size must be 1 or more; workers and zone area 0 or more")
         if self.out is not None and self.out.suffix.lower() != ".gpkg":
@@ -90,10 +121,37 @@ class PredictRequest:
         """The settings that shape the map, as plain JSON data for its metadata.
 
         How it is computed (batch size, workers, ...) and where it goes are left out: the same map
-        has the same metadata. Files are named without their folders, which are nobody's business.
+        has the same metadata. Files are named without their folders, which are nobody's business,
+        and addresses without their secrets.
         """
         settings = {
             name: getattr(self, name) for name in SHAPING if getattr(self, name) is not None
         }
-        named = {name: Path(settings[name]).name for name in SPECS if name in settings}
-        return settings | named
+        return settings | {name: _public(settings[name]) for name in SPECS if name in settings}
+
+
+@dataclass(frozen=True)
+class FetchRequest(SourceRequest):
+    """What `fetch` brings into the cache: what `predict` with the same settings needs.
+
+    With a city, local imagery and OSM are registered under its name; a box or an area file beside
+    it is the area that the name then stands for.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bbox is not None and self.aoi is not None:
+            raise ConfigError("give one area only: a bounding box or an area file")
+        if self.boundary is not None and (self.bbox or self.aoi) is not None:
+            raise ConfigError("give one area only: a boundary, a bounding box or an area file")
+
+    @property
+    def is_empty(self) -> bool:
+        """True where nothing is asked for."""
+        return all(getattr(self, field.name) == field.default for field in fields(self))
+
+
+def _public(spec: str | Path) -> str:
+    """A specification as others may read it: a file's name, an address without secrets."""
+    text = str(spec)
+    return without_secrets(text) if "://" in text or ":" in text[2:] else Path(text).name

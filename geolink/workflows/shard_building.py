@@ -29,9 +29,9 @@ from geolink.sources.shard_parts import (
     manifest_of,
     plan_parts,
 )
+from geolink.sources.specs import SIMULATED
 from geolink.workflows.inference import Progress
 from geolink.workflows.predict import file_identity
-from geolink.workflows.scene import SIMULATED
 
 _WORK = ".build"  # within the output: lock, fingerprint, and the records of finished shards
 

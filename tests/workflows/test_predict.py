@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import geopandas as gpd
 import pytest
 from shapely import box
-from synthetic import CRS_35N
+from synthetic import CRS_35N, build_offline
 
 import geolink
 from geolink.checkpoint import load_model
@@ -15,7 +15,6 @@ from geolink.legend import UFZ, Legend
 from geolink.workflows import predict as workflow
 from geolink.workflows.outputs import credits
 from geolink.workflows.predict import (
-    PredictResult,
     file_identity,
     open_model,
     open_store,
@@ -24,7 +23,7 @@ from geolink.workflows.predict import (
     summarise,
 )
 from geolink.workflows.request import PredictRequest
-from geolink.workflows.scene import build_scene
+from geolink.workflows.results import PredictResult
 
 
 def test_the_library_shows_what_it_promises():
@@ -62,9 +61,9 @@ def test_classes_are_summed_up_by_area():
     [("sample", "sample.gpkg"), ("São Paulo / SP", "São_Paulo_SP.gpkg"), ("../x", "x.gpkg")],
 )
 def test_the_default_output_is_in_the_current_folder(name, expected):
-    scene = SimpleNamespace(place=SimpleNamespace(name=name))
-    assert output_path(PredictRequest(), scene) == Path(expected)
-    assert output_path(PredictRequest(out="a/b.gpkg"), scene) == Path("a/b.gpkg")
+    place = SimpleNamespace(name=name)
+    assert output_path(PredictRequest(), place) == Path(expected)
+    assert output_path(PredictRequest(out="a/b.gpkg"), place) == Path("a/b.gpkg")
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, request_of, small_mod
 
     def stored_as(**settings):
         request = request_of(**settings)
-        scene = build_scene(request, model.card.gsd_range)
+        scene = build_offline(request, model.card.gsd_range)
         return open_store(request, scene, model, tmp_path / "map.gpkg", device="cpu")[0].path
 
     same = stored_as()
@@ -103,7 +102,7 @@ def test_a_file_that_was_replaced_is_another(tmp_path):
 def test_a_model_without_a_head_draws_no_map(monkeypatch, small_model):
     model = load_model(small_model)
     model.card = replace(model.card, legend=Legend("untrained", ()))
-    monkeypatch.setattr(workflow, "load_model", lambda spec, device: model)
+    monkeypatch.setattr(workflow, "load_model", lambda spec, **_: model)
     with pytest.raises(CheckpointError, match="head of the model backbone is not trained"):
         open_model("backbone")
 
@@ -126,7 +125,7 @@ def result():
         tiles={"ok": 3},
         simulated=False,
         seconds=1.0,
-        metadata={"dropped_entities": {}},
+        metadata={"dropped_entities": {}, "warnings": []},
     )
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 from shapely import box
-from synthetic import CRS_35N, HEIGHT, NORTH, WEST, WIDTH, write_area
+from synthetic import CRS_35N, HEIGHT, NORTH, WEST, WIDTH, build_offline, write_area
 
 from geolink.checkpoint import load_model
-from geolink.errors import CheckpointError, ConfigError, CoverageError, UnavailableError
+from geolink.errors import CheckpointError, CoverageError
 from geolink.sources.simulated import SimulatedImagery
 from geolink.workflows.request import PredictRequest
-from geolink.workflows.scene import build_scene, named_place, tag_semantics, working_gsd
+from geolink.workflows.scene import tag_semantics, working_gsd
 
 GSD = (0.5, 3.0)
 
@@ -20,7 +20,7 @@ def sources(small_scene):
 
 
 def test_the_raster_is_the_place(sources):
-    scene = build_scene(PredictRequest(**sources), GSD)
+    scene = build_offline(PredictRequest(**sources), GSD)
     assert scene.place.name == "ortho"
     assert scene.grid.crs == CRS_35N
     assert scene.grid.bounds == (WEST, NORTH - HEIGHT, WEST + WIDTH, NORTH)
@@ -32,7 +32,7 @@ def test_the_raster_is_the_place(sources):
 
 def test_an_area_cuts_the_grid(tmp_path, sources):
     area = write_area(tmp_path / "area.gpkg", box(WEST + 10, NORTH - 60, WEST + 50, NORTH - 20))
-    scene = build_scene(PredictRequest(aoi=area, gsd=2.0, overlap=0.5, **sources), GSD)
+    scene = build_offline(PredictRequest(aoi=area, gsd=2.0, overlap=0.5, **sources), GSD)
     assert scene.place.name == "area"
     assert scene.grid.shape == (20, 20)
     assert scene.plan.overlap_px == 112
@@ -44,13 +44,13 @@ def test_only_tiles_that_meet_the_area_are_mapped(tmp_path, sources):
         box(WEST + 270, NORTH - 260, WEST + 300, NORTH - 230)
     )
     area = write_area(tmp_path / "area.gpkg", corners)
-    assert build_scene(PredictRequest(aoi=area, **sources), GSD).tiles == [0, 3]
+    assert build_offline(PredictRequest(aoi=area, **sources), GSD).tiles == [0, 3]
 
 
 def test_simulated_imagery_is_drawn_from_the_osm(tmp_path, sources):
     area = write_area(tmp_path / "area.gpkg", box(WEST, NORTH - 100, WEST + 100, NORTH))
     request = PredictRequest(aoi=area, imagery="simulated", osm=sources["osm"], seed=4)
-    scene = build_scene(request, GSD)
+    scene = build_offline(request, GSD)
     assert isinstance(scene.imagery, SimulatedImagery)
     assert "seed 4" in scene.imagery.info.description
     assert scene.grid.gsd == 1.0
@@ -58,38 +58,15 @@ def test_simulated_imagery_is_drawn_from_the_osm(tmp_path, sources):
 
 
 def test_without_osm_there_are_no_entities(sources):
-    scene = build_scene(PredictRequest(imagery=sources["imagery"], osm="none"), GSD)
+    scene = build_offline(PredictRequest(imagery=sources["imagery"], osm="none"), GSD)
     assert scene.entities is None
     assert scene.files == (sources["imagery"],)
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "word"),
-    [
-        ({}, ConfigError, "give a place"),
-        ({"imagery": "simulated"}, ConfigError, "give a place"),
-        ({"city": "Helsinki"}, UnavailableError, "--imagery"),
-        ({"city": "Helsinki", "imagery": "simulated"}, UnavailableError, "--osm"),
-        ({"city": "Helsingbork"}, UnavailableError, "Helsingbork"),
-        ({"city": "sample", "osm": "none"}, ConfigError, "without OSM"),
-    ],
-    ids=str,
-)
-def test_what_is_missing_is_named(settings, error, word):
-    with pytest.raises(error, match=word):
-        build_scene(PredictRequest(**settings), GSD)
 
 
 def test_an_area_beside_the_image(tmp_path, sources):
     area = write_area(tmp_path / "area.gpkg", box(WEST + 301, NORTH - 9, WEST + 310, NORTH))
     with pytest.raises(CoverageError, match=r"ortho\.tif does not meet the area of area"):
-        build_scene(PredictRequest(aoi=area, **sources), GSD)
-
-
-def test_the_sample_needs_nothing():
-    place = named_place(PredictRequest(city="sample"))
-    assert place is not None
-    assert place.name == "sample"
+        build_offline(PredictRequest(aoi=area, **sources), GSD)
 
 
 @pytest.mark.parametrize(
@@ -97,11 +74,8 @@ def test_the_sample_needs_nothing():
     [(0.2, 1.0, 0.2), (None, 1.0, 1.0), (None, 0.1, 0.5), (None, 10.0, 3.0), (None, 0.5999, 0.6)],
 )
 def test_working_gsd(asked, native, expected):
-    class Raster:
-        native_gsd = native
-
-    assert working_gsd(asked, Raster(), GSD) == expected
-    assert working_gsd(None, None, GSD) == 1.0
+    assert working_gsd(asked, native, GSD) == expected
+    assert working_gsd(None, 10.0, None) == 10.0
 
 
 def test_tags_are_read_as_the_model_was_trained(small_model):
@@ -115,4 +89,4 @@ def test_tags_are_read_as_the_model_was_trained(small_model):
 
 def test_specs_may_be_text(sources):
     request = PredictRequest(**{name: str(path) for name, path in sources.items()})
-    assert build_scene(request, GSD).files == tuple(map(Path, sources.values()))
+    assert build_offline(request, GSD).files == tuple(map(Path, sources.values()))
