@@ -10,6 +10,7 @@ import pytest
 import torch
 from released_files import official, write_released
 from safetensors.torch import load_file, save_file
+from servers import FileServer, HubServer
 
 from geolink import checkpoint
 from geolink.checkpoint import ModelCard, load_model, save_checkpoint
@@ -19,6 +20,7 @@ from geolink.files import sha256_of
 from geolink.legend import UFZ, Legend
 from geolink.models import released
 from geolink.models.geolink import GeoLink
+from geolink.sources.model_origins import RELEASED_KEY_COUNTS
 
 IMAGES = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -118,10 +120,26 @@ def test_a_bundled_name(run, monkeypatch):
     assert load_model("run").card.name == "test"
 
 
-@pytest.mark.parametrize("spec", ["hf:a/b", "gdrive:1", "https://a.org/m.safetensors"])
-def test_remote_models_are_not_part_of_this_version(spec):
-    with pytest.raises(UnavailableError, match="fetching models is not part of this version"):
-        load_model(spec)
+def test_a_remote_model_is_fetched_once(run, model, monkeypatch):
+    files = {name: (run / name).read_bytes() for name in ("model.safetensors", "card.json")}
+    with HubServer({"owner/repo": files}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        assert torch.equal(load_model("hf:owner/repo")(IMAGES), model(IMAGES))
+    assert torch.equal(load_model("hf:owner/repo", offline=True)(IMAGES), model(IMAGES))
+
+
+def test_a_released_model_is_fetched_with_its_key_counts(tmp_path, multimodal):
+    path = write_released(tmp_path / "vit.pth", multimodal)
+    counts = b'{"addr:street": 7}'
+    with FileServer({"/vit.pth": path, f"/{RELEASED_KEY_COUNTS}": counts}) as server:
+        assert load_model(f"{server.url}/vit.pth").card.key_counts == {"addr street": 7}
+
+
+def test_a_remote_model_that_cannot_be_had():
+    with pytest.raises(UnavailableError, match="run `geolink fetch --model gdrive:1` on"):
+        load_model("gdrive:1", offline=True)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_model("hf:owner")
 
 
 def test_no_such_model(tmp_path):
@@ -280,7 +298,7 @@ def test_the_published_key_counts_come_along(tmp_path, multimodal, caplog):
     with caplog.at_level(logging.WARNING):
         assert load_model(path).card.key_counts == {}
     assert "is not beside" in caplog.text
-    counts = tmp_path / checkpoint.RELEASED_KEY_COUNTS
+    counts = tmp_path / RELEASED_KEY_COUNTS
     counts.write_text('{"addr:street": 7}')
     assert load_model(path).card.key_counts == {"addr street": 7}
     counts.write_text("7")

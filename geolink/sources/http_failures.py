@@ -13,7 +13,7 @@ from urllib3.exceptions import ReadTimeoutError
 from geolink.errors import UnavailableError
 
 _SECRET = re.compile(
-    r"token|key|secret|sig|pass|pwd|auth|cred|session|sas|jwt|access|policy|expires", re.IGNORECASE
+    r"token|key|secret|sig|pass|pw|auth|cred|session|sas|jwt|access|policy|expires", re.IGNORECASE
 )
 
 _REASONS = {
@@ -106,7 +106,9 @@ def reason_of(error: Exception, timeout_s: float) -> str:
         return "has no certificate that is trusted here; check the address and the clock"
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return "cannot be reached; check the network"
-    silent = any(isinstance(part, ReadTimeoutError) for part in error.args)
+    # A last attempt is wrapped once more.
+    causes = [getattr(part, "reason", part) for part in error.args]
+    silent = any(isinstance(cause, ReadTimeoutError) for cause in causes)
     if silent or isinstance(error, requests.Timeout):
         return f"has been silent for {timeout_s:g} s; run the same command again later"
     if isinstance(error, requests.exceptions.ChunkedEncodingError | TransportError):

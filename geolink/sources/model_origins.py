@@ -33,8 +33,8 @@ _GDRIVE = "https://drive.google.com"
 _PAGE_BYTES = 2**20
 _HUB_FOLDER = ".hub"  # where the hub's client works; hidden, thus never published
 _HUB_SPEC = re.compile(
-    r"hf:(?P<repo>[\w.-]+/[\w.-]+)"
-    r"(?:@(?P<revision>refs/\w+/[\w.-]+|[\w.-]+))?"
+    r"hf:(?P<repo>\w[\w.-]*/\w[\w.-]*)"
+    r"(?:@(?P<revision>refs/\w+/\w+|\w[\w.-]*))?"
     r"(?:/(?P<file>[^@]+))?"
 )
 _DRIVE_SPEC = re.compile(r"gdrive:(?P<id>[\w-]+)")
