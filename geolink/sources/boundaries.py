@@ -13,8 +13,7 @@ import shapely
 from geolink.errors import ConfigError, InputError
 from geolink.sources.base import Area
 from geolink.sources.extracts import name_key
-from geolink.sources.osm import raw_objects
-from geolink.sources.pbf import ways_held
+from geolink.sources.pbf import raw_objects, ways_held
 
 _KEPT: Mapping[str, bool | list[str]] = {"boundary": ["administrative"], "place": True}
 _NAMES = ("name", "official_name", "alt_name", "short_name", "int_name", "loc_name")

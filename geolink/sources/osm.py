@@ -5,11 +5,7 @@ the area and not the file. Whatever cannot be used is left out, counted by reaso
 """
 
 import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
@@ -26,6 +22,13 @@ from geolink.grid import WGS84, Bounds, reproject_bounds, require_metric
 from geolink.sources.area_rules import is_area
 from geolink.sources.base import SourceInfo
 from geolink.sources.entities import EntityType, OsmEntities
+from geolink.sources.pbf import (
+    extract_bounds,
+    extract_timestamp,
+    iso_date,
+    raw_objects,
+    require_file,
+)
 from geolink.sources.sea import sea_polygons
 from geolink.sources.tags import frame_tags
 
@@ -80,7 +83,7 @@ def read_osm(path: str | Path, bounds: Bounds, *, crs: CRS) -> OsmEntities:
     """
     path = Path(path)
     require_metric(crs)
-    _require_file(path)
+    require_file(path)
     dropped: Counter[str] = Counter()
     if path.name.endswith(".pbf") and path.is_file():
         frame, date = _read_pbf(path, bounds, crs, dropped)
@@ -88,89 +91,6 @@ def read_osm(path: str | Path, bounds: Bounds, *, crs: CRS) -> OsmEntities:
         frame, date = _read_vector(path, bounds, crs, dropped), None
     info = SourceInfo(path.name, date=date, licence=LICENCE, attribution=ATTRIBUTION)
     return _entities(frame, bounds, info, dropped)
-
-
-def extract_bounds(path: str | Path) -> Bounds:
-    """The area of an extract in degrees, as its header says, otherwise from its nodes and ways.
-
-    Extracts hold their ways whole, and a few reach far out; without a header, the box is the one
-    that leaves out a hundredth of the objects on each side.
-
-    Raises:
-        InputError: the file is missing, not an extract, or has no objects.
-    """
-    path = Path(path)
-    _require_file(path)
-    with readable(path):
-        from pyrosm.utils import get_bounding_box
-
-        area = get_bounding_box(str(path))
-    if area is not None:
-        return Bounds(*area.bounds)
-    frame = raw_objects(path, None, relations=False)
-    if frame is None:
-        raise InputError(f"{path} has no objects; download the extract again")
-    edges = shapely.bounds(frame.geometry.to_numpy())
-    west, south = np.quantile(edges[:, :2], 0.01, axis=0).tolist()
-    east, north = np.quantile(edges[:, 2:], 0.99, axis=0).tolist()
-    return Bounds(west, south, east, north)
-
-
-def extract_timestamp(path: str | Path) -> int:
-    """Seconds since 1970 of an extract's replication state; 0 where its header has none.
-
-    Raises:
-        InputError: the file is missing, or not an extract.
-    """
-    path = Path(path)
-    _require_file(path)
-    with readable(path):
-        from pyrosm.pbf_export import read_header_block
-
-        return int(read_header_block(str(path)).osmosis_replication_timestamp)
-
-
-def iso_date(timestamp: int) -> str | None:
-    """Seconds since 1970 as ISO 8601 in UTC; None for 0."""
-    if timestamp <= 0:
-        return None
-    return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
-
-
-def raw_objects(
-    path: Path,
-    area: Bounds | None,
-    *,
-    relations: bool,
-    keep: Mapping[str, bool | list[str]] | None = None,
-) -> gpd.GeoDataFrame | None:
-    """Tagged objects of an extract as pyrosm reads them: tags as JSON, the keys kept as columns.
-
-    Args:
-        path: the extract.
-        area: box of degrees, None for all of it.
-        relations: True for the relations, False for the nodes and ways.
-        keep: keys to the values, or True, of which an object must have one; None for all objects.
-
-    Returns:
-        A table in EPSG:4326, or None where there is nothing.
-
-    Raises:
-        InputError: the file is missing, or not a readable extract.
-    """
-    _require_file(path)
-    with readable(path):
-        from pyrosm import OSM  # slow to import, and needed for extracts only
-
-        box = None if area is None else list(area)
-        source = OSM(str(path), bounding_box=box, complete_relations=True, progress=False)
-        return source.get_data_by_custom_criteria(
-            custom_filter=None if keep is None else dict(keep),
-            tags_as_columns=[],
-            keep_nodes=not relations,
-            keep_ways=not relations,
-            keep_relations=relations,
-        )
 
 
 # --- extracts -----------------------------------------------------------------------------------
@@ -204,31 +124,6 @@ def _degree_boxes(bounds: Bounds, crs: CRS) -> list[Bounds]:
     if degrees.west <= degrees.east:
         return [degrees]
     return [degrees._replace(east=180.0), degrees._replace(west=-180.0)]
-
-
-def _require_file(path: Path) -> None:
-    if not path.exists():
-        raise InputError(f"the OSM file {path} does not exist; check the path")
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turns whatever damage pyrosm stumbles over into one clear error, and keeps it quiet."""
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from pyrosm.exceptions import PBFException
-
-    try:
-        with warnings.catch_warnings():
-            # An empty area, and relations cut by the file's edge, are no news to a caller here.
-            warnings.filterwarnings("ignore", ".*relation\\(s\\)", UserWarning)
-            warnings.filterwarnings("ignore", "Could not find any", UserWarning)
-            warnings.filterwarnings("ignore", "No node of", UserWarning)
-            yield
-    except (PBFException, DecodeError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a readable OSM PBF file (truncated, or another format); "
-            "download it again"
-        ) from error
 
 
 def _raw_frame(raw: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

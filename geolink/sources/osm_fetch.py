@@ -24,8 +24,8 @@ from geolink.sources.cache import Cache, Entry
 from geolink.sources.extracts import Extract, covering_extract
 from geolink.sources.http_failures import NotFoundError
 from geolink.sources.network import Network
-from geolink.sources.osm import ATTRIBUTION, LICENCE, extract_timestamp, iso_date, readable
-from geolink.sources.pbf import copy_with_date
+from geolink.sources.osm import ATTRIBUTION, LICENCE
+from geolink.sources.pbf import copy_with_date, extract_timestamp, iso_date, readable
 from geolink.sources.places import Place, slug
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ from geolink.sources import osm_fetch
 from geolink.sources.cache import Cache
 from geolink.sources.extracts import extract_called
 from geolink.sources.network import Network
-from geolink.sources.osm import extract_timestamp, read_osm
+from geolink.sources.osm import read_osm
 from geolink.sources.osm_fetch import fetch_extract, fetch_osm, plan_osm
+from geolink.sources.pbf import extract_timestamp
 from geolink.sources.places import (
     Place,
     place_from_bbox,

@@ -12,8 +12,9 @@ from geolink.errors import ConfigError, UnavailableError
 from geolink.grid import Bounds
 from geolink.sources.cache import Cache
 from geolink.sources.network import Network
-from geolink.sources.osm import extract_bounds, read_osm
+from geolink.sources.osm import read_osm
 from geolink.sources.overpass import fetch_overpass
+from geolink.sources.pbf import extract_bounds
 from geolink.sources.places import Place, place_from_bbox, place_from_city, sample_extract
 
 ONLINE = Network(retries=1)

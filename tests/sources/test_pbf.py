@@ -6,8 +6,8 @@ from pyproj import CRS
 
 from geolink.grid import WGS84, Bounds, reproject_bounds, utm_crs
 from geolink.sources.entities import OsmEntities
-from geolink.sources.osm import extract_bounds, extract_timestamp, read_osm
-from geolink.sources.pbf import copy_with_date, write_pbf
+from geolink.sources.osm import read_osm
+from geolink.sources.pbf import copy_with_date, extract_bounds, extract_timestamp, write_pbf
 from geolink.sources.places import sample_extract
 
 MAY_2024 = 1_714_989_600
