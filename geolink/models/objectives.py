@@ -196,9 +196,7 @@ class Objectives(nn.Module):
         self.config = config
         self.gather = gather
 
-    def forward(
-        self, images: Tensor, graphs: GraphBatch, masks: Masks
-    ) -> dict[Objective, Tensor]:
+    def forward(self, images: Tensor, graphs: GraphBatch, masks: Masks) -> dict[Objective, Tensor]:
         """The losses that have a weight, each before its weight.
 
         Args:
@@ -211,7 +209,7 @@ class Objectives(nn.Module):
         if self.config.reconstruction:
             losses["reconstruction"] = self._reconstruction(images, features, masks)
         if self.config.uses_osm:
-            masked = hide_nodes(graphs, masks.nodes, dict(self._parts.node_mask))
+            masked = hide_nodes(graphs, masks.nodes, self._tokens)
             nodes: dict[NodeType, Tensor] = self.model.osm(masked)
         if self.config.contrast:
             losses["contrast"] = self._contrast(features, nodes, masked)
@@ -234,6 +232,26 @@ class Objectives(nn.Module):
         index = masks.hidden[..., None].expand_as(pixels)
         filled = patches.scatter(1, index, pixels.to(patches))
         return unpatchify(filled, features.grid, self.model.config.patch_size)
+
+    def parts_in_use(self) -> list[nn.Module]:
+        """The modules, and lists of weights, that the objectives with a weight use."""
+        model, parts, config = self.model, self._parts, self.config
+        used: list[nn.Module] = [model.image]
+        if config.reconstruction:
+            used.append(parts.patch_decoder)
+        if config.uses_osm:
+            used += [model.osm, parts.node_mask]
+        if config.contrast:
+            readout = parts.readout
+            used += [readout.pool, readout.project, parts.region_projection, parts.image_projection]
+            used += [readout.relevance] if readout.softmax else []
+        if config.consistency:
+            used += [model.fusion, parts.node_decoder]
+        return used
+
+    @property
+    def _tokens(self) -> dict[NodeType, Tensor]:
+        return {kind: self._parts.node_mask[kind] for kind in NODE_TYPES}
 
     @property
     def _parts(self) -> Pretraining:
@@ -275,7 +293,8 @@ class Objectives(nn.Module):
         tile = torch.cat([graphs.tile[kind][hidden[kind]] for kind in NODE_TYPES])
         errors = (self._parts.node_decoder(found).float() - target).square().mean(dim=1)
         per_tile = torch.bincount(tile, minlength=graphs.size)
-        return (errors / per_tile[tile]).sum() / graphs.size
+        loss: Tensor = (errors / per_tile[tile]).sum() / graphs.size
+        return loss
 
 
 def info_nce(images: Tensor, regions: Tensor, *, temperature: float) -> Tensor:
