@@ -1,0 +1,133 @@
+"""What fine-tuning and evaluation ask of labelled data."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geolink.config import Task
+from geolink.errors import InputError
+from geolink.legend import Legend
+from geolink.samples import Sample
+from geolink.sources.base import SourceInfo
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample, by name.
+
+    Attributes:
+        key: its name, unique in its data.
+        city: the place or folder that it belongs to.
+        position: x and y of its centre in its city's UTM zone, metres; None where unknown.
+    """
+
+    key: str
+    city: str = ""
+    position: tuple[float, float] | None = None
+
+
+class LabelledData(ABC):
+    """Samples with labels, read when they are asked for.
+
+    Attributes:
+        task: what the labels answer.
+        legend: the classes; of regression, one entry per number.
+        items: the samples, by name.
+        gsd_range: finest and coarsest ground sampling distance, metres; None where unknown.
+        sources: where images, OSM and labels come from.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        legend: Legend,
+        items: Iterable[Item],
+        *,
+        gsd_range: tuple[float, float] | None = None,
+        sources: Sequence[SourceInfo] = (),
+    ) -> None:
+        self.task = task
+        self.legend = legend
+        self.items: Mapping[str, Item] = {item.key: item for item in items}
+        self.gsd_range = gsd_range
+        self.sources = tuple(sources)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the samples."""
+        return tuple(self.items)
+
+    @property
+    def simulated(self) -> bool:
+        """True where any image is rendered, not observed."""
+        return any(source.simulated for source in self.sources)
+
+    @abstractmethod
+    def sample(self, key: str) -> Sample:
+        """The sample of a name.
+
+        Raises:
+            InputError: one of its files cannot be read.
+        """
+
+    @abstractmethod
+    def label(self, key: str) -> NDArray[np.generic]:
+        """The label of a sample alone, which is cheaper to read."""
+
+    def counts(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """(n, classes) pixels of each class, or 1 for the class of a whole image.
+
+        Data for regression counts 1 for every sample.
+        """
+        if self.task == "regress":
+            return np.ones((len(keys), 1), np.int64)
+        classes = len(self.legend)
+        rows = [np.bincount(self.label(key).ravel(), minlength=classes)[:classes] for key in keys]
+        return np.array(rows, np.int64).reshape(len(keys), classes)
+
+
+class JoinedData(LabelledData):
+    """Several data sets of the same task and classes as one, such as several cities."""
+
+    def __init__(self, parts: Sequence[LabelledData]) -> None:
+        first = parts[0]
+        for part in parts[1:]:
+            if (part.task, part.legend) != (first.task, first.legend):
+                raise InputError(
+                    f"data for {first.task} of {', '.join(first.legend.names)} cannot be joined "
+                    f"with data for {part.task} of {', '.join(part.legend.names)}"
+                )
+        self._part_of = {key: part for part in parts for key in part.items}
+        if len(self._part_of) < sum(map(len, parts)):
+            raise InputError("two places have the same name; give each a name of its own")
+        ranges = np.array([part.gsd_range for part in parts if part.gsd_range])
+        super().__init__(
+            first.task,
+            first.legend,
+            [item for part in parts for item in part.items.values()],
+            gsd_range=(float(ranges.min()), float(ranges.max())) if len(ranges) else None,
+            sources=list(dict.fromkeys(source for part in parts for source in part.sources)),
+        )
+
+    def sample(self, key: str) -> Sample:
+        """The sample of a name, from its part."""
+        return self._part_of[key].sample(key)
+
+    def label(self, key: str) -> NDArray[np.generic]:
+        """The label of a sample, from its part."""
+        return self._part_of[key].label(key)
+
+
+def join(parts: Sequence[LabelledData]) -> LabelledData:
+    """Several data sets as one.
+
+    Raises:
+        InputError: they answer different questions, or share names.
+    """
+    return parts[0] if len(parts) == 1 else JoinedData(parts)

@@ -1,0 +1,104 @@
+"""Splits of labelled data, by whatever says which samples belong together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from geolink.datasets.base import LabelledData
+from geolink.errors import InputError
+from geolink.splits import PARTS, Split, block_split, city_split, few_shot, load_split, random_split
+
+BLOCKS, RANDOM = "blocks", "random"
+
+
+def split_data(
+    data: LabelledData,
+    how: str = BLOCKS,
+    *,
+    seed: int = 0,
+    block_m: float | None = None,
+    side: int = 224,
+    test_cities: Sequence[str] = (),
+) -> Split:
+    """Which samples train, validate and test.
+
+    Args:
+        data: the samples.
+        how: `blocks` of ground in every city, with a buffer of one tile between parts; `random`;
+            or the path of a split that was saved. Data without positions can only be split at
+            random.
+        seed: of the draw.
+        block_m: side of the blocks in metres; four tiles by default.
+        side: of a tile, pixels.
+        test_cities: cities to test on, instead of drawing.
+
+    Raises:
+        InputError: the split cannot be made, or the file is of other data.
+    """
+    if how not in (BLOCKS, RANDOM):
+        split = load_split(Path(how))
+        split.require(data.keys)
+        return split
+    if test_cities:
+        cities = {key: item.city for key, item in data.items.items()}
+        return city_split(cities, test=test_cities, seed=seed)
+    if how == BLOCKS:
+        return _by_blocks(data, seed=seed, block_m=block_m, side=side)
+    classes = None
+    if data.task == "classify":
+        classes = [int(data.label(key)) for key in data.keys]
+    return random_split(data.keys, seed=seed, classes=classes)
+
+
+def fewer_labels(data: LabelledData, split: Split, fraction: float, *, seed: int = 0) -> Split:
+    """The split with a class-balanced fraction of its training samples.
+
+    Raises:
+        InputError: the fraction is no share, or nothing is labelled.
+    """
+    keys = few_shot(split.train, data.counts(split.train), fraction, seed=seed)
+    left_out = sorted({*split.left_out, *split.train} - set(keys))
+    method = f"{split.method}, {fraction:.3g} of the training samples"
+    return Split(keys, split.validation, split.test, tuple(left_out), method, split.seed)
+
+
+def _by_blocks(data: LabelledData, *, seed: int, block_m: float | None, side: int) -> Split:
+    """Blocks of each city, joined: the cities' coordinates have nothing to do with each other."""
+    if any(item.position is None for item in data.items.values()):
+        raise InputError("these samples have no place on the ground, so split them at random")
+    tile = side * (data.gsd_range[1] if data.gsd_range else 1.0)
+    parts: list[Split] = []
+    for city in sorted({item.city for item in data.items.values()}):
+        positions = {
+            key: item.position
+            for key, item in data.items.items()
+            if item.city == city and item.position is not None
+        }
+        parts.append(block_split(positions, block_m=block_m or 4 * tile, buffer_m=tile, seed=seed))
+    joined = {
+        name: tuple(sorted(key for part in parts for key in part.part(name))) for name in PARTS
+    }
+    left_out = tuple(sorted(key for part in parts for key in part.left_out))
+    return Split(**joined, left_out=left_out, method=parts[0].method, seed=seed)
+
+
+def require_classes(data: LabelledData, split: Split) -> None:
+    """Check that there is something to tell apart in the training samples.
+
+    Raises:
+        InputError: nothing is labelled, or everything is of one class.
+    """
+    if data.task == "regress":
+        return
+    pixels = data.counts(split.train).sum(axis=0)
+    if not pixels.any():
+        raise InputError(
+            f"the {len(split.train)} training samples have no labels; check the ignored values"
+        )
+    if np.count_nonzero(pixels) == 1:
+        only = data.legend.names[int(pixels.argmax())]
+        raise InputError(
+            f"the {len(split.train)} training samples have the class {only!r} only; a model needs "
+            "two or more to tell apart"
+        )

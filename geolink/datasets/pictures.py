@@ -1,0 +1,93 @@
+"""Pictures as pixels or class numbers, and the OSM objects that a sidecar places in them."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch_geometric.data import HeteroData
+
+from geolink.errors import InputError
+from geolink.sources.picture_pairs import PicturePairs, read_sidecar
+from geolink.tile_graphs import TileGraphs
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
+_FORMATS = ("JPEG", "PNG", "TIFF")
+
+
+class GraphsOfPictures(Protocol):
+    """Finds the OSM objects of pictures."""
+
+    def build(self, picture: Path) -> HeteroData | None:
+        """The graph of a picture, None where nothing says what OSM knows of it."""
+        ...
+
+
+class PictureGraphs:
+    """Finds the OSM objects of pictures with a bounding box beside them (see `PicturePairs`).
+
+    Args:
+        graphs: builds graphs.
+        osm: an extract or vector file; None takes the files beside each picture.
+    """
+
+    def __init__(self, graphs: TileGraphs, osm: Path | None = None) -> None:
+        self._graphs = graphs
+        self._osm = osm
+
+    def build(self, picture: Path) -> HeteroData | None:
+        """The graph of a picture, None where nothing says what OSM knows of it."""
+        sidecar = read_sidecar(picture)
+        if sidecar is None:
+            return None
+        pairs = PicturePairs(picture.parent, (picture.name,), self._osm)
+        objects = pairs.objects(picture, sidecar.bounds)
+        return None if objects is None else self._graphs.build(objects)
+
+
+def picture_paths(folder: Path) -> list[Path]:
+    """The pictures below a folder, by name."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def rgb_picture(path: Path, side: int) -> NDArray[np.uint8]:
+    """(3, side, side) pixels of a picture, resampled smoothly where its size is another.
+
+    Raises:
+        InputError: the file is no picture, or damaged.
+    """
+    picture = _opened(path).convert("RGB")
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(picture, np.uint8).transpose(2, 0, 1)
+
+
+def class_picture(path: Path, side: int) -> NDArray[np.uint8]:
+    """(side, side) class numbers of a picture with one band or a palette, by the nearest pixel.
+
+    Raises:
+        InputError: the file is no picture, damaged, or has colours instead of numbers.
+    """
+    picture = _opened(path)
+    if picture.mode not in ("1", "L", "P"):
+        raise InputError(
+            f"{path} has colours ({picture.mode}) where class numbers are expected; save it with "
+            "one band of 8 bits"
+        )
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.NEAREST)
+    return np.asarray(picture, np.uint8)
+
+
+def _opened(path: Path) -> Image.Image:
+    """A picture with its pixels read."""
+    try:
+        with Image.open(path, formats=_FORMATS) as picture:
+            picture.load()
+            return picture.copy()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is not a readable picture ({error}); replace it") from error
