@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
-from geolink.errors import CoverageError, CRSError, InputError, UnavailableError
+from geolink.errors import CoverageError, CRSError, InputError
 from geolink.grid import UTM_NORTH, UTM_SOUTH, WGS84, Bounds, reproject, utm_crs
 from geolink.sources.base import Area
-from geolink.sources.extracts import Extract, extract_called, name_key, near_names
+from geolink.sources.extracts import Extract
 from geolink.sources.imagery import RasterImagery
 
 logger = logging.getLogger(__name__)
@@ -117,23 +117,6 @@ def place_from_file(path: str | Path) -> Place:
     followed = shapely.segmentize(repaired, _EDGE_DEG if frame.crs.is_geographic else _EDGE_M)
     shapes = gpd.GeoSeries(followed, crs=frame.crs).to_crs(WGS84).to_numpy()
     return Place(path.stem, _united(shapes, name=path.name))
-
-
-def place_from_city(name: str) -> Place:
-    """The place of a city or region of the catalogue, or the bundled `sample`.
-
-    Raises:
-        UnavailableError: the name is unknown; near ones are suggested.
-        InputError: several places have this name; they are listed.
-    """
-    if name_key(name) == SAMPLE_CITY:
-        return sample_place()
-    extract = extract_called(name)
-    if extract is None:
-        near = near_names(name, SAMPLE_CITY)
-        hint = f"did you mean {' or '.join(near)}?" if near else "use a bounding box instead"
-        raise UnavailableError(f"no city or region is called {name!r} in the catalogue; {hint}")
-    return place_from_extract(extract)
 
 
 def place_from_extract(extract: Extract) -> Place:

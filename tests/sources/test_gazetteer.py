@@ -62,6 +62,25 @@ def test_cities_of_the_catalogue_need_no_network(cache: Cache) -> None:
     assert place.aoi.contains(Point(103.85, 1.29))
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("Singapore", "singapore"),
+        ("new york", "newyork"),
+        ("New-York", "newyork"),
+        ("Zürich", "zuerich"),
+        ("Zu\u0308rich", "zuerich"),
+        ("Zurich", "zuerich"),
+        ("München", "muenchen"),
+        ("MUNICH", "muenchen"),
+        ("Bogotá", "bogota"),
+        ("liechtenstein", "liechtenstein"),
+    ],
+)
+def test_names_are_taken_lightly(cache: Cache, given: str, name: str) -> None:
+    assert find_place(given, network=OFFLINE, cache=cache).name == name
+
+
 def test_registered_places_come_before_the_catalogue(cache: Cache, tmp_path: Path) -> None:
     mine = box(103.85, 1.28, 103.86, 1.29)
     (tmp_path / "area.geojson").write_text(shapely.to_geojson(mine))

@@ -19,7 +19,7 @@ from geolink.sources.pbf import extract_timestamp
 from geolink.sources.places import (
     Place,
     place_from_bbox,
-    place_from_city,
+    place_from_extract,
     sample_extract,
     sample_place,
 )
@@ -30,6 +30,12 @@ LIECHTENSTEIN = "/europe/liechtenstein-latest.osm.pbf"
 ONLINE = Network(retries=1)
 OFFLINE = Network(offline=True)
 CENTRE = Place("centre", box(24.940, 60.166, 24.950, 60.172))
+
+
+def city(name: str) -> Place:
+    extract = extract_called(name)
+    assert extract is not None
+    return place_from_extract(extract)
 
 
 def md5(payload: bytes) -> str:
@@ -54,7 +60,7 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def test_a_city_is_fetched_once_with_its_provenance(mirror: FileServer, cache: Cache) -> None:
-    place = place_from_city("Helsinki")
+    place = city("Helsinki")
     entry = fetch_osm(place, cache=cache, network=ONLINE)
     assert entry.path.read_bytes() == sample_extract().read_bytes()
     assert entry.path.name == "Helsinki.osm.pbf"
@@ -78,7 +84,7 @@ def test_the_date_of_the_header_comes_first(
         LIECHTENSTEIN: payload,
         LIECHTENSTEIN + ".md5": f"{md5(payload)}  liechtenstein-240506.osm.pbf\n".encode(),
     }
-    entry = fetch_osm(place_from_city("Liechtenstein"), cache=cache, network=ONLINE)
+    entry = fetch_osm(city("Liechtenstein"), cache=cache, network=ONLINE)
     assert entry.info.date == "2015-07-27T21:14:01Z"
     assert LIECHTENSTEIN + ".md5" in mirror.paths()
 
@@ -115,7 +121,7 @@ def test_offline_names_what_is_missing_and_the_command(cache: Cache) -> None:
     with pytest.raises(
         UnavailableError, match=r'Singapore \(BBBike\).*geolink fetch --city "Singapore, BBBike"'
     ):
-        fetch_osm(place_from_city("singapore"), cache=cache, network=OFFLINE)
+        fetch_osm(city("singapore"), cache=cache, network=OFFLINE)
     with pytest.raises(UnavailableError, match=r"fetch --bbox 24\.94,60\.166,24\.95,60\.172"):
         fetch_osm(CENTRE, cache=cache, network=OFFLINE)
     assert cache.entries() == []
@@ -280,7 +286,7 @@ def test_a_place_without_objects_has_an_empty_crop(mirror: FileServer, cache: Ca
 
 @pytest.mark.usefixtures("crops_pay")
 def test_a_city_as_a_whole_is_not_cropped(mirror: FileServer, cache: Cache) -> None:
-    entry = fetch_osm(place_from_city("Helsinki"), cache=cache, network=ONLINE)
+    entry = fetch_osm(city("Helsinki"), cache=cache, network=ONLINE)
     assert entry.details["form"] == "extract"
 
 
@@ -297,11 +303,11 @@ def test_places_of_one_name_have_crops_of_their_own(
 
 
 def test_plans_need_no_network_where_the_size_is_known(cache: Cache) -> None:
-    plan = plan_osm(place_from_city("Liechtenstein"), cache=cache, network=OFFLINE)
+    plan = plan_osm(city("Liechtenstein"), cache=cache, network=OFFLINE)
     assert plan.description == "Liechtenstein (Geofabrik)"
     assert plan.size_bytes == 3_460_301
     assert (plan.licence, plan.date) == ("ODbL-1.0", None)
-    unknown = plan_osm(place_from_city("Singapore"), cache=cache, network=OFFLINE)
+    unknown = plan_osm(city("Singapore"), cache=cache, network=OFFLINE)
     assert unknown.size_bytes is None
 
 

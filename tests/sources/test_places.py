@@ -12,16 +12,18 @@ from affine import Affine
 from pyproj import CRS
 from shapely import LineString, MultiPolygon, Point, Polygon, box
 
-from geolink.errors import CoverageError, CRSError, InputError, UnavailableError
+from geolink.errors import CoverageError, CRSError, InputError
 from geolink.grid import Bounds
+from geolink.sources.extracts import extract_called
 from geolink.sources.imagery import open_imagery
 from geolink.sources.places import (
     Place,
     place_from_bbox,
-    place_from_city,
+    place_from_extract,
     place_from_file,
     place_from_raster,
     sample_extract,
+    sample_place,
 )
 
 HELSINKI = Bounds(24.94, 60.16, 24.96, 60.17)
@@ -213,54 +215,24 @@ def test_a_place_is_checked_however_it_is_made() -> None:
 # Cities
 
 
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [
-        ("Singapore", "singapore"),
-        ("new york", "newyork"),
-        ("New-York", "newyork"),
-        ("Zürich", "zuerich"),
-        ("Zu\u0308rich", "zuerich"),
-        ("Zurich", "zuerich"),
-        ("München", "muenchen"),
-        ("MUNICH", "muenchen"),
-        ("São Paulo", None),
-        ("Bogotá", "bogota"),
-        ("liechtenstein", "liechtenstein"),
-    ],
-)
-def test_city_names_are_taken_lightly(given: str, name: str | None) -> None:
-    if name is None:
-        with pytest.raises(UnavailableError):
-            place_from_city(given)
-    else:
-        assert place_from_city(given).name == name
-
-
 def test_a_city_brings_what_the_catalogue_knows() -> None:
-    place = place_from_city("singapore")
-    assert place.extract is not None
-    assert place.extract.provider == "BBBike"
-    assert place.extract.url.startswith("https://")
-    assert place.extract.url.endswith("Singapore.osm.pbf")
+    extract = extract_called("singapore")
+    assert extract is not None
+    place = place_from_extract(extract)
+    assert (place.name, place.extract) == ("singapore", extract)
     assert place.aoi.contains(Point(103.85, 1.29))
     assert place.crs == CRS.from_epsg(32648)
 
 
-def test_unknown_city_suggests_near_names() -> None:
-    with pytest.raises(UnavailableError, match=r"'Helsinky'.*did you mean Helsinki"):
-        place_from_city("Helsinky")
-    with pytest.raises(UnavailableError, match="bounding box"):
-        place_from_city("qqqqqqqqqqqq")
-
-
 def test_regions_too_large_for_one_zone_are_refused() -> None:
-    with pytest.raises(InputError, match=r"Russia.*split|russia.*split"):
-        place_from_city("Russian Federation")
+    russia = extract_called("Russian Federation")
+    assert russia is not None
+    with pytest.raises(InputError, match=r"russian_federation.*split"):
+        place_from_extract(russia)
 
 
 def test_sample_lies_in_the_extract_and_holds_what_a_map_needs() -> None:
-    place = place_from_city("sample")
+    place = sample_place()
     assert place.name == "sample"
     assert place.crs == CRS.from_epsg(32635)
     assert place.aoi_metric.area == pytest.approx(1.6e6, rel=0.05)
