@@ -92,8 +92,9 @@ class Cache:
         """A folder to fill for `publish`; only one process at a time holds that of an entry.
 
         It survives a block that failed, so that the next attempt goes on in it. Files that are
-        hidden or end in `.part` are for working only: `publish` drops them. Whoever waited here
-        looks with `find` again, since the other process may have published the entry meanwhile.
+        hidden or end in `.part` are for working only: `publish` drops them. Within the block,
+        look with `find` again: another process may have published the entry meanwhile, or a
+        publishing that was killed before its last step was completed here.
 
         Raises:
             InputError: the name is empty.
@@ -104,6 +105,8 @@ class Cache:
         with _locked(place), full_disk_named(place):
             _remove_folder(_beside(place, "old"))
             staging = _beside(place, "staging")
+            if (staging / MANIFEST).is_file():  # comes last, thus all is there
+                _move_into_place(staging, place)
             _make_folder(staging)
             try:
                 yield staging
@@ -192,12 +195,13 @@ class Cache:
             OutputError: it cannot be deleted.
         """
         with _locked(entry.folder):
-            trash = _beside(entry.folder, "old")
-            _remove_folder(trash)
-            if entry.folder.is_dir():
-                os.replace(entry.folder, trash)
-            _remove_folder(trash)
+            old = _beside(entry.folder, "old")
             _remove_folder(_beside(entry.folder, "staging"))
+            _remove_folder(old)
+            with _cache_errors_named(entry.folder):
+                if entry.folder.is_dir():
+                    os.replace(entry.folder, old)
+            _remove_folder(old)
 
     def verify(self, entry: Entry) -> list[str]:
         """Reads every file of an entry; returns what is wrong with it, nothing if it is sound."""
@@ -251,7 +255,7 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _move_into_place(staging: Path, place: Path) -> None:
-    """Renames a whole folder to its place; a kill in between leaves no entry, but no broken one."""
+    """Renames a whole folder to its place; after a kill in between, `staging` does the rest."""
     with _cache_errors_named(place):
         old = _beside(place, "old")
         if place.exists():

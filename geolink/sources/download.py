@@ -172,24 +172,27 @@ class Download:
         return {}
 
     def _receive(self, response: requests.Response) -> None:
-        goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
-        place = f"bytes {self._received}-"
-        if not response.ok or (
-            goes_on and not response.headers.get("Content-Range", "").startswith(place)
-        ):
-            self._part.unlink(missing_ok=True)
-            raise _CutError(
-                f"{self._what} cannot be fetched: {host_of(self._url)} sent another part of it"
-            )
-        if "text/html" in response.headers.get("Content-Type", ""):
+        if "text/html" in response.headers.get("Content-Type", "").lower():
             raise UnavailableError(
                 f"{self._what} cannot be used: what {host_of(self._url)} sent {_PAGE}; "
                 "try again later, or another mirror"
             )
-        self._origin = _Origin.of(response)
-        replace_bytes(self._note, json.dumps(asdict(self._origin)).encode())
+        origin = _Origin.of(response)
+        goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
+        if not response.ok or (goes_on and not self._fits(response, origin)):
+            self._part.unlink(missing_ok=True)
+            raise _CutError(
+                f"{self._what} cannot be fetched: {host_of(self._url)} sent another part of it"
+            )
+        self._origin = origin
+        replace_bytes(self._note, json.dumps(asdict(origin)).encode())
         with self._part.open("ab" if goes_on else "wb") as file:
             self._write(response, file)
+
+    def _fits(self, response: requests.Response, origin: _Origin) -> bool:
+        """Whether a part of the file goes on where ours ends; some servers ignore `If-Range`."""
+        place = response.headers.get("Content-Range", "")
+        return place.startswith(f"bytes {self._received}-") and origin.etag == self._origin.etag
 
     def _write(self, response: requests.Response, file: BinaryIO) -> None:
         try:

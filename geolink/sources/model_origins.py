@@ -27,11 +27,11 @@ CARD = "card.json"
 # The published count table belongs beside the released weights, under its published name.
 RELEASED_KEY_COUNTS = "all_tags30_frequency1.json"
 RELEASED_SUFFIXES = (".pth", ".pt")
+HUB_FOLDER = ".hub"  # where the hub's client works; hidden, thus never published
 
 _OURS = "model.safetensors"
 _GDRIVE = "https://drive.google.com"
 _PAGE_BYTES = 2**20
-_HUB_FOLDER = ".hub"  # where the hub's client works; hidden, thus never published
 _HUB_SPEC = re.compile(
     r"hf:(?P<repo>\w[\w.-]*/\w[\w.-]*)"
     r"(?:@(?P<revision>refs/\w+/\w+|\w[\w.-]*))?"
@@ -135,12 +135,12 @@ class HubModel:
         beside = _companions(weights, list(snapshot.hashes))
         if not beside and not _is_released(weights):
             raise _no_card(self.name)
-        names = [*beside, weights]
-        paths = [hub.download(snapshot, name, folder / _HUB_FOLDER) for name in names]
+        paths = [hub.download(snapshot, name, folder / HUB_FOLDER) for name in (*beside, weights)]
         card = {} if _is_released(weights) else json_object(paths[0].read_bytes())
         _require_hash(paths[-1], card, self.name)
-        for path in paths:
-            os.replace(path, folder / path.name)
+        names = [RELEASED_KEY_COUNTS if _is_released(weights) else CARD] * len(beside)
+        for path, name in zip(paths, [*names, paths[-1].name], strict=True):
+            os.replace(path, folder / name)
         return FoundModel(
             paths[-1].name,
             f"{hub.endpoint}/{self.repo}",
@@ -198,10 +198,11 @@ class WebModel:
         weights = _weights_name(_path_of(self.url).name)
         card: dict[str, Any] = {}
         if _is_released(weights):
-            self._bring_json(RELEASED_KEY_COUNTS, folder, network)
+            self._bring_json(RELEASED_KEY_COUNTS, folder / RELEASED_KEY_COUNTS, network)
         else:
             own = PurePosixPath(weights).with_suffix(".json").name
-            card = self._bring_json(own, folder, network) or self._bring_json(CARD, folder, network)
+            for name in (own, CARD):
+                card = card or self._bring_json(name, folder / CARD, network)
             if not card:
                 raise _no_card(self.name)
         path = network.download(
@@ -212,8 +213,8 @@ class WebModel:
         )
         return FoundModel(path.name, self.url, _text(card, "licence"))
 
-    def _bring_json(self, name: str, folder: Path, network: Network) -> dict[str, Any]:
-        """The JSON object of a file beside the weights, kept in `folder`; empty if there is none.
+    def _bring_json(self, name: str, target: Path, network: Network) -> dict[str, Any]:
+        """The JSON object of a file beside the weights, kept as `target`; empty if there is none.
 
         Some servers answer with a page where they have no file.
         """
@@ -227,7 +228,7 @@ class WebModel:
             return {}
         content = json_object(payload)
         if content:
-            replace_bytes(folder / name, payload)
+            replace_bytes(target, payload)
         return content
 
 
@@ -312,7 +313,7 @@ class _DownloadForm(HTMLParser):
 
 def _page_of(response: requests.Response) -> str:
     """The web page that an answer is, empty where it is a file."""
-    if "text/html" not in response.headers.get("Content-Type", ""):
+    if "text/html" not in response.headers.get("Content-Type", "").lower():
         return ""
     start: bytes = next(response.iter_content(_PAGE_BYTES), b"")
     return start.decode("utf-8", "replace")
@@ -337,7 +338,7 @@ def _path_of(url: str) -> PurePosixPath:
 
 def _weights_name(name: str) -> str:
     """`name` if it is a plain one of a weight file, else nothing."""
-    plain = re.fullmatch(r"\w[\w .()+-]*\.(safetensors|pth|pt)", name)
+    plain = re.fullmatch(r"\w[\w .()+-]{0,99}\.(safetensors|pth|pt)", name)
     return name if plain else ""
 
 

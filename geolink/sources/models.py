@@ -6,14 +6,22 @@ The first fetch records the hash of every file; later ones check it.
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from geolink.errors import UnavailableError
 from geolink.files import sha256_of
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache, Entry
-from geolink.sources.hub import Hub, Snapshot
-from geolink.sources.model_origins import CARD, RELEASED_SUFFIXES, json_object, parse_origin
+from geolink.sources.hub import Hub
+from geolink.sources.model_origins import (
+    CARD,
+    HUB_FOLDER,
+    RELEASED_SUFFIXES,
+    FoundModel,
+    json_object,
+    parse_origin,
+)
 from geolink.sources.network import Network, NotFoundError
 
 logger = logging.getLogger(__name__)
@@ -21,7 +29,6 @@ logger = logging.getLogger(__name__)
 # Of the released weights, which come without a card that says so.
 RELEASED_TEXT_ENCODER = "openai/clip-vit-base-patch16"
 
-_HUB_FOLDER = ".hub"  # hidden, thus never published
 _TEXT_WEIGHTS = "model.safetensors"
 _TOKENIZER_FILES = (
     "merges.txt",
@@ -54,28 +61,21 @@ def fetch_model(spec: str, *, cache: Cache, network: Network) -> Path:
         OutputError: the cache cannot be written.
     """
     origin = parse_origin(spec)
-    known = cache.find("model", origin.name)
-    problems = cache.verify(known) if known else []
-    if known and not problems:
-        return _weights_of(known)
-    for problem in problems:
-        logger.warning("%s is damaged and fetched again: %s", origin.name, problem)
-    network.require(f"the model {origin.name}", f"geolink fetch --model {origin.name}")
-    with cache.staging("model", origin.name) as folder:
-        entry = cache.find("model", origin.name)
-        if entry is None or cache.verify(entry):
-            found = origin.fetch(folder, network)
-            if known is not None:
-                _require_same(known, found.weights, folder)
-            entry = cache.publish(
-                "model",
-                origin.name,
-                folder,
-                source=found.source,
-                info=SourceInfo(origin.name, date=found.date, licence=found.licence),
-                details={**found.details, "weights": found.weights},
-            )
-    return _weights_of(entry)
+    entry = _obtain(
+        origin.name,
+        lambda folder: origin.fetch(folder, network),
+        cache=cache,
+        require=lambda: network.require(
+            f"the model {origin.name}", f"geolink fetch --model {origin.name}"
+        ),
+    )
+    name = str(entry.details.get("weights"))
+    if name not in entry.files:
+        raise UnavailableError(
+            f"the cached model {entry.name} does not say which file has its weights; remove it "
+            f"with `geolink fetch --remove {entry.name}` and fetch it again"
+        )
+    return entry.file(name)
 
 
 def text_encoder_of(weights: Path) -> str | None:
@@ -104,47 +104,70 @@ def fetch_text_encoder(name: str, *, cache: Cache, network: Network) -> Path:
         UnavailableError: it cannot be had, or has no such weights.
         OutputError: the cache cannot be written.
     """
-    title = f"text-encoder:{name}"
-    entry = cache.find("model", title)
-    if entry is not None:
-        return entry.folder
-    network.require(f"the text encoder {name}", f"geolink fetch --model hf:{name}")
-    with cache.staging("model", title) as folder:
-        entry = cache.find("model", title)
-        if entry is None:
-            snapshot = _collect_text_encoder(name, folder, Hub(network))
-            entry = cache.publish(
-                "model",
-                title,
-                folder,
-                source=f"hf:{name}",
-                info=SourceInfo(title, date=snapshot.date, licence=snapshot.licence),
-                details={"commit": snapshot.commit},
-            )
+    entry = _obtain(
+        f"text-encoder:{name}",
+        lambda folder: _bring_text_encoder(name, folder, Hub(network)),
+        cache=cache,
+        require=lambda: network.require(f"the text encoder {name}", "geolink fetch --model MODEL"),
+    )
     return entry.folder
 
 
-def _weights_of(entry: Entry) -> Path:
-    name = str(entry.details.get("weights"))
-    if name not in entry.files:
-        raise UnavailableError(
-            f"the cached model {entry.name} does not say which file has its weights; remove it "
-            "with `geolink fetch --remove` and fetch it again"
+def _obtain(
+    name: str,
+    bring: Callable[[Path], FoundModel],
+    *,
+    cache: Cache,
+    require: Callable[[], None],
+) -> Entry:
+    """The entry of a model, whose files have the hashes of the first fetch.
+
+    Args:
+        name: of the entry.
+        bring: fetches the files into a folder.
+        cache: where it is looked for and kept.
+        require: refuses to fetch where that is forbidden.
+    """
+    known = cache.find("model", name)
+    problems = cache.verify(known) if known else []
+    if known and not problems:
+        return known
+    for problem in problems:
+        logger.warning("%s is damaged and fetched again: %s", name, problem)
+    require()
+    with cache.staging("model", name) as folder:
+        entry = cache.find("model", name)  # of another process
+        if entry is not None and not cache.verify(entry):
+            return entry
+        found = bring(folder)
+        if known is not None:
+            _require_same(known, found.weights, folder)
+        return cache.publish(
+            "model",
+            name,
+            folder,
+            source=found.source,
+            info=SourceInfo(name, date=found.date, licence=found.licence),
+            details={**found.details, "weights": found.weights},
         )
-    return entry.file(name)
 
 
 def _require_same(known: Entry, weights: str, folder: Path) -> None:
+    """Refuse other weights than those of the first fetch.
+
+    Raises:
+        UnavailableError: their hash is another.
+    """
     record = known.files.get(weights)
     if record is None or sha256_of(folder / weights) != record["sha256"]:
         raise UnavailableError(
             f"{known.name} is no longer the file that was first fetched on {known.fetched[:10]}; "
-            "if you trust the new one, remove the old with `geolink fetch --remove`"
+            f"if you trust the new one, remove the old with `geolink fetch --remove {known.name}`"
         )
 
 
-def _collect_text_encoder(name: str, folder: Path, hub: Hub) -> Snapshot:
-    """Brings a text model into `folder`; returns the snapshot that its weights are of."""
+def _bring_text_encoder(name: str, folder: Path, hub: Hub) -> FoundModel:
+    """Brings a text model and its tokenizer into `folder`."""
     snapshot = weights = hub.snapshot(name, None)
     if _TEXT_WEIGHTS not in snapshot.hashes:
         weights = hub.snapshot(name, hub.converted_revision(name))
@@ -154,8 +177,14 @@ def _collect_text_encoder(name: str, folder: Path, hub: Hub) -> Snapshot:
             "tokenizer to a folder with `save_pretrained`, and use that"
         )
     names = ["config.json", *(n for n in _TOKENIZER_FILES if n in snapshot.hashes)]
-    paths = [hub.download(snapshot, name, folder / _HUB_FOLDER) for name in names]
-    paths.append(hub.download(weights, _TEXT_WEIGHTS, folder / _HUB_FOLDER))
+    paths = [hub.download(snapshot, name, folder / HUB_FOLDER) for name in names]
+    paths.append(hub.download(weights, _TEXT_WEIGHTS, folder / HUB_FOLDER))
     for path in paths:
         os.replace(path, folder / path.name)
-    return weights
+    return FoundModel(
+        _TEXT_WEIGHTS,
+        f"{hub.endpoint}/{name}",
+        weights.licence,
+        weights.date,
+        {"commit": weights.commit},
+    )

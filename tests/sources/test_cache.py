@@ -231,6 +231,8 @@ while True:
     contents = {found.file(name).read_bytes() for name in found.files} if found else {b"none"}
     assert len(contents) == 1 and (found is None or len(found.files) == 2)
     outcomes.append(contents.pop().decode())
+    with cache.staging("osm", "town"):
+        assert cache.find("osm", "town") is not None  # finished, or as it was before
     if not killed:
         break
 publish(b"last")

@@ -164,7 +164,7 @@ def test_a_file_can_be_named(hub, fetch):
         "small/card.json": CARD_FILE,
     }
     path = fetch("hf:owner/many@main/large/weights.safetensors")
-    assert beside(path) == ["entry.json", "weights.json", "weights.safetensors"]
+    assert beside(path) == ["card.json", "entry.json", "weights.safetensors"]
     assert fetch("hf:owner/many/large/weights.safetensors").read_bytes() == WEIGHTS
     with pytest.raises(NotFoundError, match=r"finds large/weights\.safetensors, small/weights"):
         fetch("hf:owner/many")
@@ -310,12 +310,15 @@ def test_an_entry_that_hides_its_weights(hub, fetch, cache):
 # The web
 
 
-@pytest.mark.parametrize("card", ["card.json", "model.json"])
-def test_an_address_with_its_card(web, fetch, cache, card):
-    web.files[f"/m/{card}"] = web.files.pop("/m/card.json")
-    url = f"{web.url}/m/model.safetensors"
+@pytest.mark.parametrize(
+    ("name", "card"), [("model", "card"), ("model", "model"), ("entry", "entry")]
+)
+def test_an_address_with_its_card(web, fetch, cache, name, card):
+    web.files = {f"/m/{name}.safetensors": WEIGHTS, f"/m/{card}.json": CARD_FILE}
+    url = f"{web.url}/m/{name}.safetensors"
     path = fetch(url)
-    assert beside(path) == sorted([card, "entry.json", "model.safetensors"])
+    assert beside(path) == ["card.json", "entry.json", f"{name}.safetensors"]
+    assert path.with_name("card.json").read_bytes() == CARD_FILE
     assert cache.find("model", url).info.licence == "MIT"
     web.stop()
     assert fetch(url, OFFLINE) == path
@@ -456,6 +459,14 @@ def test_a_text_encoder_with_safetensors(hub, cache):
     hub.stop()
     assert fetch_text_encoder("openai/clip", cache=cache, network=OFFLINE) == folder
     hub.start()
+
+
+def test_a_damaged_text_encoder_is_fetched_again(hub, cache):
+    hub.repos["openai/clip"] = {**ENCODER, "model.safetensors": WEIGHTS}
+    folder = fetch_text_encoder("openai/clip", cache=cache, network=Network())
+    damage(folder / "model.safetensors")
+    fetch_text_encoder("openai/clip", cache=cache, network=Network())
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_text_encoder_that_the_hub_converted(hub, cache):

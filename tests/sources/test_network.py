@@ -295,6 +295,28 @@ def test_a_part_without_its_note_is_fetched_anew(server, fetch, tmp_path, note):
     assert server.requests[-1].range is None
 
 
+class Careless(FileServer):
+    """Ignores `If-Range`."""
+
+    def answer(self, request):
+        reply = super().answer(request)
+        if not request.range:
+            return reply
+        start = int(request.range[6:-1])
+        place = {"Content-Range": f"bytes {start}-{len(PAYLOAD) - 1}/{len(PAYLOAD)}"}
+        return Reply(
+            reply.body[start:], status=206, headers={"ETag": f'"{len(reply.body)}"', **place}
+        )
+
+
+def test_a_part_of_another_version(network, tmp_path):
+    with Careless({"/a": PAYLOAD}) as server:
+        server.fail("*", CUT, times=1)
+        path = network.download(f"{server.url}/a", tmp_path / "a", what="it")
+    assert path.read_bytes() == PAYLOAD
+    assert [request.range is None for request in server.requests] == [True, False, True]
+
+
 def test_a_part_that_is_longer_than_the_file(server, fetch, tmp_path):
     cut_once(server, fetch)
     (tmp_path / "town.pbf.part").write_bytes(PAYLOAD * 2)
