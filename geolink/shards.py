@@ -149,6 +149,15 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
                 return PretrainSample(image, graph, key, tuple(reasons))
         raise InputError(f"{len(reasons)} samples in a row cannot be read; the last: {reasons[-1]}")
 
+    def stored(self, index: int) -> TileSample:
+        """A sample as it is stored.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._read(shard, index - self._starts[shard])
+
     def order(self, seed: int, epoch: int, *, window: int = WINDOW_SHARDS) -> NDArray[np.int64]:
         """A permutation of all samples, for one epoch.
 
@@ -169,8 +178,7 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
 
     def _view(self, index: int, epoch: int, step: int) -> tuple[Tensor, HeteroData, str]:
         """Image, graph and key of a sample that is drawn, or the `step`-th to replace one."""
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        sample = self._read(shard, index - self._starts[shard])
+        sample = self.stored(index)
         picture = open_picture(sample.image)
         view = View()
         if self.augmentation is not None:
