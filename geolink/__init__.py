@@ -8,15 +8,29 @@ from geolink._version import __version__
 if TYPE_CHECKING:
     from geolink.checkpoint import load_model
     from geolink.graphs.build import build_graph
+    from geolink.workflows.fetch import fetch
+    from geolink.workflows.object_encodings import encode_objects
     from geolink.workflows.predict import predict
-    from geolink.workflows.request import PredictRequest
+    from geolink.workflows.request import FetchRequest, PredictRequest
 
-__all__ = ["PredictRequest", "__version__", "build_graph", "load_model", "predict"]
+__all__ = [
+    "FetchRequest",
+    "PredictRequest",
+    "__version__",
+    "build_graph",
+    "encode_objects",
+    "fetch",
+    "load_model",
+    "predict",
+]
 
 # Imported when first used, so that `import geolink` and `geolink --help` stay quick.
 _HOMES = {
+    "FetchRequest": "geolink.workflows.request",
     "PredictRequest": "geolink.workflows.request",
     "build_graph": "geolink.graphs.build",
+    "encode_objects": "geolink.workflows.object_encodings",
+    "fetch": "geolink.workflows.fetch",
     "load_model": "geolink.checkpoint",
     "predict": "geolink.workflows.predict",
 }

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import zlib
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -31,10 +30,12 @@ from geolink.models.geolink import GeoLink
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache
+from geolink.sources.candidates import Provenance
 from geolink.sources.entities import OsmEntities
-from geolink.sources.manifest import Manifest, Shard
+from geolink.sources.manifest import Shard
 from geolink.sources.network import Network
 from geolink.sources.shard_files import TileObjects, TileSample, write_shard
+from geolink.sources.shard_parts import PartRecord, Tally, manifest_of
 from geolink_cli.app import main
 
 CRS_35N = "EPSG:32635"
@@ -189,8 +190,9 @@ def run_cli(*arguments, cwd=None):
 _COMMAND = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from geolink.sources.manifest import Manifest, Shard
+from geolink.sources.manifest import Shard
 from geolink.sources.shard_files import TileObjects, TileSample, write_shard
+from geolink.sources.shard_parts import PartRecord, Tally, manifest_of
 from geolink_cli.app import main
 main()
 """
@@ -277,24 +279,23 @@ def tile_sample(number, side=64, objects=12):
 
 
 def write_shards(folder, n=12, *, per_shard=4, side=64, objects=12):
-    """A folder of shards with `n` made-up samples of `side` pixels, and their manifest."""
+    """A folder of shards and their manifest.
+
+    `n` is the number of made-up samples of `side` pixels, or a list of samples.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    samples = [tile_sample(number, side, objects) for number in range(n)]
-    shards = []
-    for number, start in enumerate(range(0, n, per_shard)):
-        path = folder / f"shard-{number:06d}.tar"
-        write_shard(path, samples[start : start + per_shard])
+    samples = [tile_sample(i, side, objects) for i in range(n)] if isinstance(n, int) else n
+    shards, tally = [], Tally()
+    for number, start in enumerate(range(0, len(samples), per_shard)):
+        path, held = folder / f"shard-{number:06d}.tar", samples[start : start + per_shard]
+        write_shard(path, held)
         payload = path.read_bytes()
-        held = min(per_shard, n - start)
-        shards.append(Shard(path.name, held, len(payload), hashlib.sha256(payload).hexdigest()))
-    keys = Counter(key for sample in samples for tags in sample.objects.tags for key in tags)
-    Manifest(
-        version="0",
-        shards=tuple(shards),
-        gsd={"1": n},
-        objects={"point": n * (objects // 3), "line": n * (objects // 3), "polygon": n * objects},
-        sources=({"name": "made up", "imagery": {"simulated": True}, "osm": {}, "left_out": {}},),
-        dropped={},
-        key_counts=dict(keys),
-    ).save(folder)
+        digest = hashlib.sha256(payload).hexdigest()
+        shards.append(PartRecord(Shard(path.name, len(held), len(payload), digest), Tally()))
+    for sample in samples:
+        tally.add(sample)
+    provenance = Provenance(SourceInfo("made up", simulated=True), SourceInfo("made up"))
+    tally.sources["made up"] = provenance.to_dict()
+    records = [*shards, PartRecord(None, tally)]
+    manifest_of(records, version="0", settings={}).save(folder)
     return folder
