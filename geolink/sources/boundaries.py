@@ -140,7 +140,7 @@ def _unknown(path: Path, name: str, boundaries: list[_Boundary]) -> str:
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif boundaries:
-        hint = f"there are {', '.join(sorted(b.names[0] for b in boundaries)[:5])} and others"
+        hint = f"there are {', '.join(sorted({b.names[0] for b in boundaries})[:5])} and others"
     else:
         hint = "it has no boundaries; draw the area and give it with --aoi FILE"
     return f"no boundary in {path.name} is called {name!r}; {hint}"

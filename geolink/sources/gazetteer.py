@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import shapely
+
 from geolink.errors import ConfigError, UnavailableError
+from geolink.files import replace_bytes
 from geolink.sources.boundaries import boundary_of
 from geolink.sources.cache import Cache, Entry
 from geolink.sources.extracts import Extract, extract_called, name_key, near_names
@@ -33,24 +36,29 @@ def find_place(name: str, *, network: Network, cache: Cache, boundary: str | Non
         boundary: an administrative boundary within the place; its area is then the place's.
 
     Raises:
-        ConfigError: the name is empty, or several places have it; they are listed.
+        ConfigError: a name is empty, or several places have it; they are listed.
         UnavailableError: nothing has this name, and near ones are suggested; or what is needed
             cannot be had from the network.
         InputError: the boundary is not in the extract, or the area cannot be mapped.
     """
-    if not name_key(name):
-        raise ConfigError("the name of a place must not be empty")
+    if not name_key(name) or (boundary is not None and not name_key(boundary)):
+        raise ConfigError("the name of a place or boundary must have letters or digits")
     if name_key(name) == SAMPLE_CITY:
         return _part_of_sample(boundary)
-    entry = cache.find("place", name) or cache.find("place", slug(name))
-    extract = None if entry else extract_called(name)
-    if extract is not None:
-        return _place_of_extract(extract, boundary, cache=cache, network=network)
-    place = _place_of_entry(entry or _geocoded(name, cache=cache, network=network))
-    if boundary is None:
-        return place
-    area = boundary_of(fetch_osm(place, cache=cache, network=network).path, boundary)
-    return Place(f"{place.name}_{slug(boundary)}", area)
+    if boundary is not None:
+        return _place_of_boundary(name, boundary, cache=cache, network=network)
+    found = _look_up(name, cache=cache, network=network)
+    return place_from_extract(found) if isinstance(found, Extract) else _place_of_entry(found)
+
+
+def _look_up(name: str, *, cache: Cache, network: Network) -> Entry | Extract:
+    """The entry of the cache or the extract of the catalogue that a name means."""
+    return (
+        cache.find("place", name)
+        or cache.find("place", slug(name))
+        or extract_called(name)
+        or _geocoded(name, cache=cache, network=network)
+    )
 
 
 def _part_of_sample(boundary: str | None) -> Place:
@@ -77,14 +85,22 @@ def _geocoded(name: str, *, cache: Cache, network: Network) -> Entry:
     return entry
 
 
-def _place_of_extract(
-    extract: Extract, boundary: str | None, *, cache: Cache, network: Network
-) -> Place:
-    if boundary is None:
-        return place_from_extract(extract)
-    # The region itself may be too wide to map.
-    area = boundary_of(fetch_extract(extract, cache=cache, network=network).path, boundary)
-    return Place(f"{slug(extract.name)}_{slug(boundary)}", area, extract)
+def _place_of_boundary(name: str, boundary: str, *, cache: Cache, network: Network) -> Place:
+    """The area of a boundary within a place, kept in the cache: large extracts take long."""
+    key = f"{slug(name)}-{slug(boundary)}"  # slugs have no hyphens
+    entry = cache.find("place", key)
+    if entry is None:
+        found = _look_up(name, cache=cache, network=network)
+        if isinstance(found, Extract):  # which may be too wide to be a place itself
+            osm = fetch_extract(found, cache=cache, network=network)
+        else:
+            osm = fetch_osm(_place_of_entry(found), cache=cache, network=network)
+        area = boundary_of(osm.path, boundary)
+        info = replace(osm.info, description=f"{boundary} in {osm.info.description}")
+        with cache.staging("place", key) as staging:
+            replace_bytes(staging / "area.geojson", shapely.to_geojson(area).encode())
+            entry = cache.publish("place", key, staging, source=osm.source, info=info)
+    return _place_of_entry(entry)
 
 
 def _place_of_entry(entry: Entry) -> Place:

@@ -36,7 +36,7 @@ Form = Literal["extract", "crop", "overpass"]
 # beyond the place: with 5 km around the place, a crop holds all that it finds at 13 m per pixel.
 CROP_MARGIN = 5_000.0
 # Smaller extracts are read fast enough whole; others are cropped to less than a quarter.
-_CROPPED_FROM_BYTES = 20 * 10**6
+_CROPPED_FROM_BYTES = 10 * 10**6
 _CROPPED_SHARE = 0.25
 
 

@@ -45,11 +45,11 @@ out body qt;"""
 def fetch_overpass(place: Place, *, cache: Cache, network: Network) -> Entry:
     """OSM data around a small place, as an `.osm.pbf` in the cache.
 
-    `read_osm` finds in it what it finds in an extract of the same date, other than the boundaries
-    of counties (admin_level 6) and larger units.
+    Up to 2 km around the place, `read_osm` finds in it what it finds in an extract of the same
+    date, other than the boundaries of counties (admin_level 6) and larger units.
 
     Args:
-        place: of up to `LARGEST_KM2`.
+        place: its rectangle has up to `LARGEST_KM2`.
         cache: where it goes.
         network: the way to the server, at GEOLINK_OVERPASS_URL or the public one.
 
@@ -58,11 +58,12 @@ def fetch_overpass(place: Place, *, cache: Cache, network: Network) -> Entry:
         UnavailableError: the server cannot be reached, is busy, or does not finish.
         OutputError: the cache cannot be written.
     """
-    size = place.aoi_metric.area / 1e6
+    size = place.bounds_metric.width * place.bounds_metric.height / 1e6
     if size > LARGEST_KM2:
         raise ConfigError(
-            f"{place.name} has {size:.0f} km2, too much for Overpass, which is asked for "
-            f"{LARGEST_KM2:.0f} km2 at most; leave --osm overpass away to use an extract"
+            f"the rectangle around {place.name} has {size:.0f} km2, too much for Overpass, which "
+            f"is asked for {LARGEST_KM2:.0f} km2 at most; leave --osm overpass away to use an "
+            "extract"
         )
     name, what = f"{place.name}-overpass", f"the OSM data of {place.name}"
     entry = cache.find("osm", name)

@@ -143,7 +143,7 @@ def test_offline_unknown_names_say_so(cache: Cache) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "--", "../.."])
 def test_empty_names_are_refused(cache: Cache, name: str) -> None:
-    with pytest.raises(ConfigError, match="must not be empty"):
+    with pytest.raises(ConfigError, match="must have letters"):
         find_place(name, network=OFFLINE, cache=cache)
 
 
@@ -172,7 +172,11 @@ def test_a_boundary_within_a_region(shared_data: Path, mirror: FileServer, cache
     assert place.aoi_metric.area == pytest.approx(17.3e6, rel=0.01)
     mirror.stop()
     again = find_place("Liechtenstein", network=OFFLINE, cache=cache, boundary="Vaduz")
-    assert again.aoi.equals(place.aoi)
+    assert again == place
+    kept = cache.find("place", "liechtenstein-vaduz")
+    assert kept is not None
+    assert kept.info.description == "vaduz in Liechtenstein (Geofabrik)"
+    assert kept.info.attribution == "© OpenStreetMap contributors"
     assert fetch_osm(again, cache=cache, network=OFFLINE).info.description.startswith("Liecht")
 
 
@@ -186,6 +190,8 @@ def test_a_boundary_within_a_geocoded_place(
 def test_a_boundary_that_is_not_there(cache: Cache) -> None:
     with pytest.raises(InputError, match="'Sepra'; did you mean Seepra"):
         find_place("sample", network=OFFLINE, cache=cache, boundary="Sepra")
+    with pytest.raises(ConfigError, match="must have letters"):
+        find_place("sample", network=OFFLINE, cache=cache, boundary=" ")
 
 
 def test_a_boundary_of_a_country_too_wide_to_map_needs_its_extract(cache: Cache) -> None:

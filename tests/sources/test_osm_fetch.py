@@ -1,10 +1,11 @@
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from osm_elements import same
-from servers import BROKEN, BUSY, CUT, HTML, NOT_FOUND, WRONG_BYTES, FileServer
+from servers import BROKEN, BUSY, CUT, HTML, NOT_FOUND, WRONG_BYTES, FileServer, slow
 from shapely import box
 
 from geolink.errors import InputError, UnavailableError
@@ -103,6 +104,18 @@ def test_an_extract_serves_every_place_that_it_covers(mirror: FileServer, cache:
     assert fetch_osm(other, cache=cache, network=OFFLINE).path == first.path
     with pytest.raises(UnavailableError, match=r"Singapore \(BBBike\)"):
         fetch_osm(place_from_bbox(Bounds(103.85, 1.28, 103.86, 1.29)), cache=cache, network=OFFLINE)
+
+
+def test_two_that_fetch_at_once_download_once(mirror: FileServer, cache: Cache) -> None:
+    mirror.fail(HELSINKI, slow(0.05), times=1)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(fetch_osm, CENTRE, cache=Cache(cache.root), network=Network())
+            for _ in range(2)
+        ]
+        one, two = (job.result() for job in jobs)
+    assert one.path == two.path
+    assert mirror.paths("GET").count(HELSINKI) == 1
 
 
 def test_files_registered_under_the_name_come_first(cache: Cache, tmp_path: Path) -> None:

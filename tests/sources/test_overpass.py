@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from osm_elements import overpass_answer, same
 from servers import BROKEN, BUSY, HTML, NOT_FOUND, Fault, Overpass
-from shapely import box
+from shapely import MultiPolygon, box
 
 from geolink.errors import ConfigError, UnavailableError
 from geolink.grid import Bounds
@@ -105,7 +105,10 @@ def test_large_areas_are_refused(cache: Cache) -> None:
     island = Place("singapore", box(103.6, 1.2, 104.0, 1.5))
     with pytest.raises(ConfigError, match=r"singapore has 14\d\d km2.*25 km2 at most.*extract"):
         fetch_overpass(island, cache=cache, network=ONLINE)
-    fits = Bounds(24.90, 60.15, 24.985, 60.197)
+    apart = MultiPolygon([box(24.0, 60.0, 24.01, 60.01), box(25.0, 60.0, 25.01, 60.01)])
+    with pytest.raises(ConfigError, match="rectangle around islets"):
+        fetch_overpass(Place("islets", apart), cache=cache, network=ONLINE)
+    fits = Bounds(24.90, 60.15, 24.98, 60.197)
     with pytest.raises(UnavailableError, match="offline"):
         fetch_overpass(place_from_bbox(fits), cache=cache, network=OFFLINE)
 
