@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from shapely import MultiPolygon
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -15,7 +16,8 @@ from torch_geometric.data import HeteroData
 from geolink.graphs.scene import SceneGraphs
 from geolink.graphs.schema import EDGE_TYPES, NODE_TYPES, NodeType
 from geolink.grid import GridSpec
-from geolink.sources.base import ImageSource
+from geolink.legend import IGNORE
+from geolink.sources.base import ImageSource, ImageTile
 from geolink.sources.entities import OsmEntities
 from geolink.sources.labels import WeakLabels, label_mask
 from geolink.sources.reference import Labels
@@ -50,33 +52,56 @@ class SceneSampler:
 
     Args:
         imagery: pixels of the scene.
-        entities: OSM entities of the scene, for the labels.
+        entities: OSM entities of the scene, None where OSM is not used.
         graphs: the same entities as graphs.
         sea: the sea in the scene's CRS, which OSM maps by its coastline only.
-        labels: other labels, which no OSM object gives away.
+        labels: other labels, which no OSM object gives away; needed where OSM is not used.
     """
 
     def __init__(
         self,
         imagery: ImageSource,
-        entities: OsmEntities,
-        graphs: SceneGraphs,
+        entities: OsmEntities | None,
+        graphs: SceneGraphs | None,
         *,
         sea: MultiPolygon | None = None,
         labels: Labels | None = None,
     ) -> None:
         self.imagery = imagery
         self.graphs = graphs
-        self.labels = labels or WeakLabels(entities, sea=sea)
-        self._givers = label_mask(entities)
-        if labels is not None:
-            self._givers = {kind: np.zeros_like(mask) for kind, mask in self._givers.items()}
+        self._givers: dict[NodeType, NDArray[np.bool_]] = {}
+        if labels is None:
+            if entities is None:
+                raise ValueError("weak labels are taken from OSM entities, and there are none")
+            labels = WeakLabels(entities, sea=sea)
+            self._givers = label_mask(entities)
+        self.labels = labels
 
     def sample(self, grid: GridSpec) -> Sample:
-        """The sample of one tile."""
-        graph = self.graphs.build(grid.bounds)
-        givers = {kind: self._givers[kind][graph[kind].source.numpy()] for kind in NODE_TYPES}
-        return Sample(self.imagery.read(grid).rgb, graph, self.labels.read(grid), givers)
+        """The sample of one tile; where it has no image, it has no label either."""
+        pixels = self.imagery.read(grid)
+        label = np.where(pixels.valid, self.labels.read(grid), IGNORE).astype(np.uint8)
+        graph = None if self.graphs is None else self.graphs.build(grid.bounds)
+        givers = {} if graph is None else {k: self._given(graph, k) for k in NODE_TYPES}
+        return Sample(filled(pixels), graph, label, givers)
+
+    def _given(self, graph: HeteroData, kind: NodeType) -> NDArray[np.bool_]:
+        """(N,) True for the nodes of a type whose objects gave the labels."""
+        rows = graph[kind].source.numpy()
+        given = self._givers.get(kind)
+        return np.zeros(len(rows), bool) if given is None else np.asarray(given[rows])
+
+
+def filled(pixels: ImageTile) -> NDArray[np.uint8]:
+    """(3, side, side) pixels, those without an image like the nearest that has one.
+
+    Black in their place would be a shape that the model sees, and changes the rest of the tile.
+    """
+    if pixels.valid.all() or not pixels.valid.any():
+        return pixels.rgb
+    rows, cols = distance_transform_edt(~pixels.valid, return_distances=False, return_indices=True)
+    rgb: NDArray[np.uint8] = pixels.rgb[:, rows, cols]
+    return rgb
 
 
 def normalise(

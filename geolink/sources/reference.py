@@ -41,6 +41,14 @@ class Labels(Protocol):
         ...
 
 
+class NoLabels:
+    """Labels of a scene whose pixels have none, because its samples are asked something else."""
+
+    def read(self, grid: GridSpec) -> NDArray[np.uint8]:
+        """(height, width) IGNORE."""
+        return np.full(grid.shape, IGNORE, np.uint8)
+
+
 @dataclass(frozen=True)
 class Reference:
     """Labels of a scene, and what their numbers mean."""

@@ -11,7 +11,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
@@ -20,7 +19,8 @@ from geolink.graphs.scene import SceneGraphs
 from geolink.graphs.schema import NODE_TYPES
 from geolink.models.geolink import GeoLink
 from geolink.mosaic import TileResult, TileStatus, TileStore
-from geolink.sources.base import ImageSource, ImageTile
+from geolink.samples import filled
+from geolink.sources.base import ImageSource
 from geolink.tiles import TilePlan
 
 log = logging.getLogger(__name__)
@@ -98,18 +98,6 @@ def prepare_tile(
     status: TileStatus = "ok" if any(nodes) else "no_osm"
     result = TileResult(valid=pixels.valid, status=status, nodes=nodes)
     return PreparedTile(tile, result, pixels_of(filled(pixels)), graph if any(nodes) else None)
-
-
-def filled(pixels: ImageTile) -> NDArray[np.uint8]:
-    """(3, side, side) pixels, those without an image like the nearest that has one.
-
-    Black in their place would be a shape that the model sees, and changes the rest of the tile.
-    """
-    if pixels.valid.all():
-        return pixels.rgb
-    rows, cols = distance_transform_edt(~pixels.valid, return_distances=False, return_indices=True)
-    rgb: NDArray[np.uint8] = pixels.rgb[:, rows, cols]
-    return rgb
 
 
 def node_counts(graph: HeteroData) -> tuple[int, int, int]:

@@ -1,0 +1,244 @@
+"""From a request to labelled data: places with labels, or folders of pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+from shapely import MultiPolygon
+
+from geolink.config import Task
+from geolink.datasets.base import LabelledData, join
+from geolink.datasets.folders import (
+    PictureChanges,
+    PictureClasses,
+    PictureSegments,
+    PictureValues,
+)
+from geolink.datasets.pictures import PictureGraphs
+from geolink.datasets.scenes import SceneCells, SceneTiles
+from geolink.errors import ConfigError, InputError
+from geolink.graphs.scene import SceneGraphs
+from geolink.graphs.tags import TagEncoder
+from geolink.legend import UFZ, Legend
+from geolink.models.card import ModelCard
+from geolink.samples import SceneSampler
+from geolink.sources.base import SourceInfo
+from geolink.sources.cache import Cache
+from geolink.sources.entities import OsmEntities
+from geolink.sources.network import Network
+from geolink.sources.reference import NoLabels, Reference, read_cells, read_reference
+from geolink.sources.sea import sea_polygons
+from geolink.tile_graphs import TileGraphs
+from geolink.workflows.acquire import gather
+from geolink.workflows.request import PredictRequest, SourceRequest
+from geolink.workflows.scene import TILE_SIDE, Scene, build_scene, tag_semantics
+from geolink.workflows.site import NO_OSM, Supply, locate, way_out_named
+
+OSM_LABELS = "osm"
+
+
+@dataclass(frozen=True)
+class LabelledRequest(SourceRequest):
+    """Labelled data: places with labels, or a folder of pictures.
+
+    Attributes:
+        task: what the labels answer.
+        data: folder of pictures in one of the layouts of `geolink.datasets.folders`.
+        labels: polygons, a class raster or a table of numbers for a place, or `osm` for weak
+            labels from OSM's own zones.
+        column: the one with the class or the number; that of polygons can mostly be guessed.
+        mapping: CSV file with the columns `value` and `class`.
+        ignore: values that are no class.
+        cities: more than one place, each with what the cache has of it.
+        seed: of simulated imagery, and of everything random.
+    """
+
+    task: Task = "segment"
+    data: Path | None = None
+    labels: str | Path | None = None
+    column: str | None = None
+    mapping: Path | None = None
+    ignore: tuple[str, ...] = ()
+    cities: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("data", "mapping"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        placed = self.names_a_place or self.imagery is not None or bool(self.cities)
+        if self.data is not None and placed:
+            raise ConfigError("give either a folder with --data or a place, not both")
+        if self.cities and self.names_a_place:
+            raise ConfigError("give either several cities or one place, not both")
+        if self.data is None and not placed:
+            raise ConfigError(
+                "give a folder of pictures (--data), or a place with labels (--city NAME --labels "
+                "FILE or osm)"
+            )
+        if self.data is None and self.labels is None:
+            raise ConfigError("say where the labels are: --labels FILE, or --labels osm")
+        if self.data is None and self.task in ("classify", "change"):
+            raise ConfigError(
+                f"the task {self.task} learns from folders of pictures; give one with --data"
+            )
+        if self.task == "regress" and self.data is None and self.column is None:
+            raise ConfigError("say which column of the labels holds the number: --label-column")
+        if self.weak and self.osm == NO_OSM:
+            raise ConfigError("labels from OSM need OSM; leave out --osm none")
+
+    @property
+    def weak(self) -> bool:
+        """True where labels come from OSM's own zones."""
+        return self.labels == OSM_LABELS
+
+
+def labelled_data(
+    request: LabelledRequest,
+    card: ModelCard,
+    *,
+    own_classes: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> LabelledData:
+    """The samples that a request names, with their labels.
+
+    Args:
+        request: what is wanted.
+        card: of the model that will see them: how tags are encoded, and its classes.
+        own_classes: labels may have other classes than the model, which then get a new head.
+        progress: told of downloads.
+
+    Raises:
+        InputError: images or labels cannot be used, or have unknown classes.
+        UnavailableError: a source is not here and cannot be fetched.
+    """
+    encoder, counts = tag_semantics(card, offline=request.offline)
+    semantics = _Semantics(encoder, counts, card.config.coverage_side)
+    if request.data is not None:
+        return _pictures(request, card, semantics)
+    network = Network(offline=request.offline, progress=progress)
+    supply = Supply(Cache(), network)
+    places = [replace(request, cities=(), city=city) for city in request.cities] or [request]
+    return join(
+        [_place(place, card, semantics, supply, own_classes=own_classes) for place in places]
+    )
+
+
+@dataclass(frozen=True)
+class _Semantics:
+    """How a model wants its graphs."""
+
+    encoder: TagEncoder
+    key_counts: dict[str, int]
+    coverage_side: int | None
+
+    def of_scene(self, entities: OsmEntities | None) -> SceneGraphs | None:
+        if entities is None:
+            return None
+        return SceneGraphs(
+            entities, self.encoder, self.key_counts, coverage_side=self.coverage_side
+        )
+
+    def of_tiles(self) -> TileGraphs:
+        return TileGraphs(self.encoder, self.key_counts, coverage_side=self.coverage_side)
+
+
+def _pictures(request: LabelledRequest, card: ModelCard, semantics: _Semantics) -> LabelledData:
+    folder = request.data
+    assert folder is not None
+    if not folder.is_dir():
+        raise InputError(f"the folder {folder} does not exist; check the path")
+    osm = None if request.osm in (None, NO_OSM) else Path(str(request.osm))
+    graphs = None if request.osm == NO_OSM else PictureGraphs(semantics.of_tiles(), osm)
+    side = card.config.image_size
+    if request.task == "classify":
+        return PictureClasses(folder, graphs=graphs, side=side)
+    if request.task == "change":
+        return PictureChanges(folder, graphs=graphs, side=side)
+    if request.task == "regress":
+        columns = () if request.column is None else (request.column,)
+        return PictureValues(folder, columns=columns, graphs=graphs, side=side)
+    legend = card.legend if card.has_head else UFZ
+    return PictureSegments(folder, legend=legend, graphs=graphs, side=side)
+
+
+def _place(
+    request: LabelledRequest,
+    card: ModelCard,
+    semantics: _Semantics,
+    supply: Supply,
+    *,
+    own_classes: bool,
+) -> LabelledData:
+    """The labelled samples of one place."""
+    site = locate(request, supply)
+    with way_out_named(request, site):
+        materials = gather(request, site, supply)
+    scene = build_scene(_as_prediction(request), materials, card.gsd_range)
+    graphs = semantics.of_scene(scene.entities)
+    sources = [scene.imagery.info, *([scene.entities.info] if scene.entities else [])]
+    cut = partial(SceneSampler, scene.imagery, scene.entities, graphs)
+    if request.weak:
+        return _tiles(scene, cut(sea=_sea(scene)), UFZ, sources)
+    labels = Path(str(request.labels))
+    sources.append(SourceInfo(labels.name))
+    if request.task == "regress":
+        return _cells(request, scene, cut(labels=NoLabels()), sources)
+    reference = _reference(request, labels, scene, card, own_classes=own_classes)
+    return _tiles(scene, cut(labels=reference.labels), reference.legend, sources)
+
+
+def _tiles(
+    scene: Scene, sampler: SceneSampler, legend: Legend, sources: list[SourceInfo]
+) -> SceneTiles:
+    return SceneTiles(
+        sampler, scene.plan, scene.tiles, legend=legend, city=scene.place.name, sources=sources
+    )
+
+
+def _cells(
+    request: LabelledRequest, scene: Scene, sampler: SceneSampler, sources: list[SourceInfo]
+) -> SceneCells:
+    assert request.column is not None  # checked by the request
+    return SceneCells(
+        sampler,
+        scene.grid,
+        read_cells(Path(str(request.labels)), scene.grid.crs, column=request.column),
+        name=request.column,
+        side=TILE_SIDE,
+        city=scene.place.name,
+        sources=sources,
+    )
+
+
+def _reference(
+    request: LabelledRequest, labels: Path, scene: Scene, card: ModelCard, *, own_classes: bool
+) -> Reference:
+    """Labels of a file, as the model's classes where they are among them."""
+    read = partial(
+        read_reference,
+        labels,
+        scene.grid,
+        column=request.column,
+        mapping=request.mapping,
+        ignore=request.ignore,
+    )
+    if not own_classes:
+        return read(legend=card.legend)
+    own = read(legend=None)
+    known = {name.casefold() for name in card.legend.names}
+    return read(legend=card.legend) if {*map(str.casefold, own.legend.names)} <= known else own
+
+
+def _sea(scene: Scene) -> MultiPolygon | None:
+    assert scene.entities is not None  # weak labels need OSM, see the request
+    around = scene.grid.bounds.buffered(TILE_SIDE * scene.grid.gsd)
+    return sea_polygons(scene.entities, around)
+
+
+def _as_prediction(request: LabelledRequest) -> PredictRequest:
+    """The place and the sources of a request, tiled without overlap."""
+    shared = {field.name: getattr(request, field.name) for field in fields(SourceRequest)}
+    return PredictRequest(**shared, overlap=0.0, seed=request.seed)
