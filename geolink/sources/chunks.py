@@ -147,6 +147,15 @@ def lay_chunks(area: Area, gsd: float) -> tuple[GridSpec, tuple[PixelWindow, ...
     return grid, tuple(window for window, met in zip(windows, near, strict=True) if met)
 
 
+def fetched_gsd(asked: float | None, native: float) -> float:
+    """Metres per pixel to fetch: as asked, but no finer than the source, whose own is the default.
+
+    Two digits of the source's own: the noise of projecting there and back must not shape grids.
+    """
+    native = float(f"{native:.2g}")
+    return native if asked is None else max(asked, native)
+
+
 def plan_key(*parts: object) -> str:
     """A hash of what decides the pixels of a plan."""
     return sha256(json.dumps(parts, default=str).encode()).hexdigest()

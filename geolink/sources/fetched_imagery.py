@@ -62,7 +62,8 @@ def fetch_imagery(
         spec: what to fetch.
         area: in EPSG:4326.
         name: of the entry.
-        gsd: metres per pixel; None for that of the source. Coarser pixels are read from overviews.
+        gsd: metres per pixel; None for that of the source, which it is never finer than. Coarser
+            pixels are read from overviews.
         cache: where it goes.
         network: to fetch with; its `progress` is told of chunks and tiles.
         accept_terms: the user's note of a tile server's licence.

@@ -23,7 +23,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geolink.errors import UnavailableError
 from geolink.sources.base import Area
-from geolink.sources.chunks import ImageryPlan, lay_chunks, plan_key
+from geolink.sources.chunks import ImageryPlan, fetched_gsd, lay_chunks, plan_key
 from geolink.sources.network import Network, NotFoundError
 from geolink.sources.scene_mosaic import Credit, Scene, SceneMosaic
 from geolink.sources.specs import StacImagery
@@ -68,7 +68,7 @@ def plan_stac(spec: StacImagery, area: Area, *, gsd: float | None, network: Netw
     Args:
         spec: catalogue, collection and assets.
         area: in EPSG:4326.
-        gsd: metres per pixel; None for that of the scenes.
+        gsd: metres per pixel; None for that of the scenes, which it is never finer than.
         network: to search with.
 
     Raises:
@@ -78,10 +78,8 @@ def plan_stac(spec: StacImagery, area: Area, *, gsd: float | None, network: Netw
     spec = dated(spec)
     scenes, credit = _search(spec, area, network)
     mosaic = SceneMosaic(scenes, credit, network)
-    if gsd is None:
-        # Two digits: the noise of projecting there and back must not shape the grid.
-        gsd = _SENTINEL2_GSD if spec.classes else float(f"{mosaic.gsd(scenes[0]):.2g}")
-    grid, windows = lay_chunks(area, gsd)
+    native = _SENTINEL2_GSD if spec.classes else mosaic.gsd(scenes[0])
+    grid, windows = lay_chunks(area, fetched_gsd(gsd, native))
     info = credit.info([scene.day for scene in scenes])
     return ImageryPlan(
         what=f"{info.description} of {info.date}",

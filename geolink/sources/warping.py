@@ -19,7 +19,7 @@ from geolink.sources.raster_files import RasterFile, open_raster, read_errors_na
 
 _BLOCK_SIDE = 256  # pixels; rows and columns of one warped block
 _OPEN_FILES = 32  # per thread
-_TOLERANCE_PX = 1e-3  # error of the approximated transformation, source pixels
+TOLERANCE_PX = 1e-3  # error of the approximated transformation, source pixels
 _MAX_BILINEAR = 2.0  # beyond this reduction, pixels are averaged
 
 
@@ -101,7 +101,7 @@ def warp(
             height=block.height,
             width=block.width,
             resampling=resampling,
-            tolerance=_TOLERANCE_PX,
+            tolerance=TOLERANCE_PX,
             src_nodata=raster.nodata,
             add_alpha=raster.alpha is None,
             XSCALE=scale_x,

@@ -19,15 +19,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from pyproj import CRS
 from rasterio.enums import Resampling
-from rasterio.warp import reproject
+from rasterio.io import MemoryFile
+from rasterio.vrt import WarpedVRT
 
 from geolink.errors import InputError, UnavailableError
 from geolink.files import replace_bytes
-from geolink.grid import GridSpec, reproject_bounds
+from geolink.grid import GridSpec
 from geolink.sources.base import Area, SourceInfo
-from geolink.sources.chunks import ImageryPlan, Pixels, in_threads, lay_chunks, plan_key
+from geolink.sources.chunks import (
+    ImageryPlan,
+    Pixels,
+    fetched_gsd,
+    in_threads,
+    lay_chunks,
+    plan_key,
+)
 from geolink.sources.network import Network, NotFoundError, without_secrets
+from geolink.sources.raster_files import transformer
 from geolink.sources.specs import XyzImagery
+from geolink.sources.warping import TOLERANCE_PX
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +66,12 @@ class Tile:
         southwest = {"-y": 2**self.zoom - 1 - self.row}
         return template.format(**fields, **southwest, s="abc"[(self.col + self.row) % 3])
 
+    def transform(self, side: int) -> Affine:
+        """Pixel (column, row) to web mercator, for tiles of `side` pixels."""
+        span = 2 * _HALF_WORLD / 2**self.zoom
+        west, north = self.col * span - _HALF_WORLD, _HALF_WORLD - self.row * span
+        return Affine(span / side, 0.0, west, 0.0, -span / side, north)
+
 
 def plan_xyz(
     spec: XyzImagery, area: Area, *, gsd: float | None, network: Network, terms: str | None
@@ -65,8 +81,8 @@ def plan_xyz(
     Args:
         spec: template and zoom.
         area: in EPSG:4326.
-        gsd: metres per pixel; None for that of the tiles. Where it is coarser, tiles of the lowest
-            zoom that is still as fine are read.
+        gsd: metres per pixel; None for that of the tiles, which it is never finer than. Where it
+            is coarser, tiles of the lowest zoom that is still as fine are read.
         network: to fetch with.
         terms: the user's note of the licence, which is also the credit; None while only planning.
 
@@ -74,9 +90,8 @@ def plan_xyz(
         InputError: the area cannot be mapped, or needs too many tiles or pixels.
     """
     native = _pixel_m(spec.zoom, area)
-    coarser = 0 if gsd is None else math.floor(math.log2(gsd / native))
-    zoom = max(spec.zoom - max(coarser, 0), 0)
-    gsd = float(f"{native:.2g}") if gsd is None else gsd
+    gsd = fetched_gsd(gsd, native)
+    zoom = max(spec.zoom - max(math.floor(math.log2(gsd / native)), 0), 0)
     grid, windows = lay_chunks(area, gsd)
     host = urlsplit(spec.template).netloc.rpartition("@")[2]
     tiles: set[Tile] = set()
@@ -167,26 +182,38 @@ class TileMosaic:
         """
         tiles = list(_tiles_of(grid, self._tiles[0].zoom))
         mosaic = self._joined(tiles)
-        side = mosaic.shape[1] // (tiles[-1].row - tiles[0].row + 1)
-        pixel_m = self._pixel_m * _TILE_SIDE / side
-        span = 2 * _HALF_WORLD / 2 ** tiles[0].zoom
-        west, north = tiles[0].col * span - _HALF_WORLD, _HALF_WORLD - tiles[0].row * span
+        height, width = mosaic.shape[1:]
+        side = height // (tiles[-1].row - tiles[0].row + 1)
         # Fixed for all chunks, so that the kernel is the same on both sides of their edges.
-        scale = min(pixel_m / grid.gsd, 1.0)
-        warped = np.zeros((4, *grid.shape), dtype=np.uint8)
-        reproject(
-            mosaic,
-            warped,
-            src_transform=Affine(span / side, 0.0, west, 0.0, -span / side, north),
-            src_crs=_MERCATOR.to_wkt(),
-            src_alpha=4,
-            dst_transform=grid.transform,
-            dst_crs=grid.crs.to_wkt(),
-            dst_alpha=4,
-            resampling=Resampling.average if scale < 0.5 else Resampling.bilinear,
-            XSCALE=scale,
-            YSCALE=scale,
-        )
+        scale = min(self._pixel_m * _TILE_SIDE / side / grid.gsd, 1.0)
+        with MemoryFile() as memory:
+            with memory.open(
+                driver="GTiff",
+                count=4,
+                height=height,
+                width=width,
+                dtype="uint8",
+                crs=_MERCATOR.to_wkt(),
+                transform=tiles[0].transform(side),
+                photometric="RGB",
+                alpha="yes",
+            ) as raster:
+                raster.write(mosaic)
+            with (
+                memory.open() as raster,
+                WarpedVRT(
+                    raster,
+                    crs=grid.crs.to_wkt(),
+                    transform=grid.transform,
+                    height=grid.height,
+                    width=grid.width,
+                    resampling=Resampling.average if scale < 0.5 else Resampling.bilinear,
+                    tolerance=TOLERANCE_PX,
+                    XSCALE=scale,
+                    YSCALE=scale,
+                ) as view,
+            ):
+                warped = view.read()
         valid = warped[3] > 0
         return Pixels(np.where(valid, warped[:3], np.uint8(0)), valid)
 
@@ -243,16 +270,18 @@ def _pixel_m(zoom: int, area: Area) -> float:
 
 def _tiles_of(grid: GridSpec, zoom: int) -> Iterator[Tile]:
     """The tiles that a grid is interpolated from, row by row."""
-    bounds = reproject_bounds(grid.bounds.buffered(2 * grid.gsd), grid.crs, _MERCATOR)
+    to_mercator = transformer(grid.crs, _MERCATOR)
+    west, south, east, north = to_mercator.transform_bounds(*grid.bounds.buffered(2 * grid.gsd))
     count = 2**zoom
     span = 2 * _HALF_WORLD / count
-    first_col, last_col = (
-        min(max(math.floor((x + _HALF_WORLD) / span), 0), count - 1)
-        for x in (bounds.west, bounds.east)
-    )
-    first_row, last_row = (
-        min(max(math.floor((_HALF_WORLD - y) / span), 0), count - 1)
-        for y in (bounds.north, bounds.south)
+    first_col, last_col, first_row, last_row = (
+        min(max(math.floor(metres / span), 0), count - 1)
+        for metres in (
+            west + _HALF_WORLD,
+            east + _HALF_WORLD,
+            _HALF_WORLD - north,
+            _HALF_WORLD - south,
+        )
     )
     rows, cols = range(first_row, last_row + 1), range(first_col, last_col + 1)
     return (Tile(zoom, row, col) for row, col in product(rows, cols))

@@ -421,7 +421,8 @@ def test_a_file_with_other_bands_is_told(server, tmp_path):
         plan(server, parse_imagery(f"stac:{server.url}#c/image"))
 
 
-def test_an_area_with_too_many_pixels(server, tmp_path):
+def test_pixels_finer_than_the_scenes_are_not_made(server, tmp_path):
     add_scene(server, tmp_path, "a", noise(1), classes(), date="2025-06-01", cloud_cover=1.0)
-    with pytest.raises(InputError, match="coarser pixels with --gsd"):
-        plan(server, gsd=0.001)
+    assert plan(server, gsd=0.5).grid.gsd == 10.0
+    spec = parse_imagery(f"stac:{server.url}#sentinel-2-l2a/visual")
+    assert plan(server, spec, gsd=0.5).grid.gsd == 10.0
