@@ -127,7 +127,7 @@ class PredictRequest(SourceRequest):
         settings = {
             name: getattr(self, name) for name in SHAPING if getattr(self, name) is not None
         }
-        return settings | {name: _public(settings[name]) for name in SPECS if name in settings}
+        return settings | {name: public_spec(settings[name]) for name in SPECS if name in settings}
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class FetchRequest(SourceRequest):
         return all(getattr(self, field.name) == field.default for field in fields(self))
 
 
-def _public(spec: str | Path) -> str:
+def public_spec(spec: str | Path) -> str:
     """A specification as others may read it: a file's name, an address without secrets."""
     text = str(spec)
     return without_secrets(text) if "://" in text or ":" in text[2:] else Path(text).name
