@@ -151,7 +151,12 @@ def fetched_gsd(asked: float | None, native: float) -> float:
     """Metres per pixel to fetch: as asked, but no finer than the source, whose own is the default.
 
     Two digits of the source's own: the noise of projecting there and back must not shape grids.
+
+    Raises:
+        InputError: what is asked is no size.
     """
+    if asked is not None and not (math.isfinite(asked) and asked > 0):
+        raise InputError(f"the ground sampling distance must be positive, got {asked}")
     native = float(f"{native:.2g}")
     return native if asked is None else max(asked, native)
 

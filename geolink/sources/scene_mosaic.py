@@ -169,13 +169,15 @@ class SceneMosaic:
     ) -> tuple[Values, Mask]:
         """Values (bands, height, width) of one file, and where they are valid."""
         with _failures_named(scene, address):
-            rasters = self._described(address, bands)
-            values, valid = warp(rasters[0], grid, self._files, resampling=resampling)
-            for turned in rasters[1:]:  # the part beyond the antimeridian
-                more, found = warp(turned, grid, self._files, resampling=resampling)
-                found &= ~valid
-                values[:, found] = more[:, found]
-                valid |= found
+            rasters = self._described(address, bands)  # two where it crosses the antimeridian
+            values = np.zeros((len(rasters[0].bands), *grid.shape), dtype=rasters[0].dtype)
+            valid = np.zeros(grid.shape, dtype=bool)
+            for raster in rasters:
+                if raster.meets(grid):
+                    more, found = warp(raster, grid, self._files, resampling=resampling)
+                    found &= ~valid
+                    values[:, found] = more[:, found]
+                    valid |= found
         return values, valid
 
     def _described(self, address: str, bands: tuple[int, ...] | None) -> list[RasterFile]:

@@ -48,7 +48,7 @@ _WRONG_ANSWERS = (
     AttributeError,
     RecursionError,
 )
-_BYTES_PER_PIXEL = 3.0  # uncompressed RGB of 8 bits: about what clear scenes and their masks take
+_BYTES_PER_PIXEL = 3.0  # of one clear scene, were it not compressed
 
 
 def dated(spec: StacImagery) -> StacImagery:

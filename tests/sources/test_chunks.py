@@ -38,6 +38,12 @@ def test_pixel_sizes(asked, native, gsd):
     assert fetched_gsd(asked, native) == gsd
 
 
+@pytest.mark.parametrize("asked", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_pixel_sizes(asked):
+    with pytest.raises(InputError, match="must be positive"):
+        fetched_gsd(asked, 10.0)
+
+
 def test_an_area_with_too_many_pixels():
     with pytest.raises(InputError, match="too many to fetch at once; take coarser pixels"):
         lay_chunks(shapely.box(20, 40, 30, 48), 0.5)

@@ -163,6 +163,22 @@ def test_few_scenes_are_looked_at_where_nothing_is_clear(server, tmp_path):
     }
 
 
+def test_a_footprint_that_is_wrong_does_no_harm(server, tmp_path):
+    far = {"west": WEST + 300_000, "north": NORTH - 900_000}
+    add_scene(
+        server, tmp_path, "far", noise(1), classes(), date="2025-06-01", cloud_cover=0.0, **far
+    )
+    add_scene(server, tmp_path, "near", noise(2), classes(), date="2025-06-01", cloud_cover=9.0)
+    for item in server.items:
+        item["geometry"] = {
+            "type": "Polygon",
+            "coordinates": [[[-170, -80], [170, -80], [170, 80], [-170, 80], [-170, -80]]],
+        }
+    grid, found = read(server)
+    assert found.scenes == ("near",)
+    np.testing.assert_array_equal(found.values, noise(2)[:, *pixels_at(grid)])
+
+
 # Where pixels are, and how they are read
 
 
