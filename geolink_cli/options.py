@@ -68,6 +68,19 @@ def parse_bands(text: str | None) -> tuple[int, int, int] | None:
     return red, green, blue
 
 
+def parse_names(text: str | None) -> tuple[str, ...]:
+    """Names between commas."""
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
+
+
+def parse_numbers(text: str | None) -> tuple[float, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(float(part) for part in parse_names(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers; write 0.001,0.0003") from None
+
+
 def osm_spec(osm: str | None, *, no_osm: bool) -> str | None:
     """What --osm and --no-osm say together."""
     if no_osm and osm not in (None, "none"):
@@ -96,7 +109,7 @@ OfflineOpt = Annotated[
     bool,
     typer.Option(
         "--offline",
-        help="Never use the network (this version never does).",
+        help="Use nothing but what is here and in the cache.",
         rich_help_panel="Common",
     ),
 ]
@@ -149,7 +162,7 @@ CityOpt = Annotated[
     typer.Option(
         "--city",
         metavar="NAME",
-        help="A city by name; `sample` is bundled (central Helsinki).",
+        help="A city or region by name; `sample` is bundled (central Helsinki).",
         rich_help_panel="Place",
     ),
 ]
@@ -170,7 +183,8 @@ ImageryOpt = Annotated[
     typer.Option(
         "--imagery",
         metavar="SPEC",
-        help="A raster, a VRT, a folder of rasters, or `simulated`.",
+        help="A raster, VRT or folder; sentinel2[:START/END], stac:URL#COLLECTION/ASSETS, "
+        "xyz:TEMPLATE@ZOOM, or simulated. Default: what the cache has of the place, or sentinel2.",
         rich_help_panel="Sources",
     ),
 ]
@@ -179,7 +193,8 @@ OsmOpt = Annotated[
     typer.Option(
         "--osm",
         metavar="SPEC",
-        help="An .osm.pbf, a vector file with tags, or `none`.",
+        help="An .osm.pbf, a vector file with tags, overpass, or none. Default: an extract that "
+        "covers the place.",
         rich_help_panel="Sources",
     ),
 ]
@@ -188,7 +203,63 @@ ModelOpt = Annotated[
     typer.Option(
         "--model",
         metavar="SPEC",
-        help="A bundled name, a run folder, or a .safetensors file.",
+        help="A bundled name, run folder, .safetensors or .pth file, hf:OWNER/REPO@REVISION, "
+        "https address, or gdrive:ID.",
         rich_help_panel="Sources",
     ),
+]
+BoundaryOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="An administrative boundary within the city that bounds the area.",
+        rich_help_panel="Place",
+    ),
+]
+BandsOpt = Annotated[
+    str | None,
+    typer.Option(metavar="R,G,B", help="Bands of the raster.", rich_help_panel="Sources"),
+]
+GsdOpt = Annotated[
+    float | None,
+    typer.Option(
+        min=0.05,
+        max=100.0,
+        help="Metres per pixel; default: the imagery's own.",
+        rich_help_panel="Sources",
+    ),
+]
+TermsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--accept-imagery-terms",
+        metavar="NOTE",
+        help="The licence under which you use map tiles, in words.",
+        rich_help_panel="Sources",
+    ),
+]
+LabelsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="SPEC",
+        help="Polygons, a class raster or a table of a place, or `osm`.",
+        rich_help_panel="Labels",
+    ),
+]
+LabelColumnOpt = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column with class or number.", rich_help_panel="Labels"),
+]
+LabelMappingOpt = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.csv",
+        help="Classes of the values; columns value,class.",
+        rich_help_panel="Labels",
+    ),
+]
+IgnoreOpt = Annotated[
+    str | None,
+    typer.Option(metavar="V,V,...", help="Values that are no class.", rich_help_panel="Labels"),
 ]
