@@ -48,8 +48,12 @@ class UperNet(nn.Module):
 class SceneHead(nn.Module):
     """One answer per image, from its scene encoding (Bai et al. 2025, section 4).
 
-    A linear layer tells classes apart; two layers predict numbers.
+    A linear layer tells classes apart; two layers predict numbers, in units of the `spread` of the
+    numbers in training around their `centre`.
     """
+
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -61,10 +65,12 @@ class SceneHead(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(width, config.classes),
         )
+        self.register_buffer("centre", torch.zeros(config.classes))
+        self.register_buffer("spread", torch.ones(config.classes))
 
     def forward(self, encoding: Tensor) -> Tensor:
         """(B, width + fusion_dim) to (B, classes)."""
-        answer: Tensor = self.layers(encoding)
+        answer: Tensor = self.centre + self.spread * self.layers(encoding)
         return answer
 
 

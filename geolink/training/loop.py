@@ -68,12 +68,14 @@ class Watchers:
         watch: called with a status at every line of the log.
         hooks: called at the end of epochs.
         every: epochs between their calls.
+        enough: asked after every step whether the run should stop early.
     """
 
     progress: Progress = lambda stage, done, total: None
     watch: Watch = lambda status: None
     hooks: Sequence[EpochHook] = ()
     every: int = 1
+    enough: Callable[[], bool] = lambda: False
 
 
 def train(
@@ -122,7 +124,7 @@ def train(
     clock = Clock()
     reporter = Reporter(log, clock, progress=watchers.progress, watch=watchers.watch)
     with stop_signals() as stop, _failures_named(folder, run), torch.random.fork_rng(devices=[]):
-        keeper = StateKeeper(folder, record, stop=stop)
+        keeper = StateKeeper(folder, record, stop=lambda: stop() or watchers.enough())
         ends = EpochEnd(watchers.hooks, log, every=watchers.every)
         trainer = make_trainer(settings, [reporter, ends, keeper, clock], world_size=world_size)
         pin = trainer.strategy.root_device.type == "cuda"

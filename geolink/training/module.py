@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
@@ -76,7 +75,7 @@ class TrainingRun(LightningModule):
     def configure_optimizers(self) -> AdamW:
         """AdamW without decay on biases, norms and single vectors, at the state's moments."""
         settings = self.settings
-        groups = param_groups_weight_decay(self.task, settings.weight_decay)
+        groups = _groups(self.task, settings.weight_decay)
         optimizer = AdamW(groups, lr=settings.peak_rate, betas=settings.betas)
         if self._state:
             restore_optimizer(self.task, optimizer, self._state)
@@ -89,7 +88,7 @@ class TrainingRun(LightningModule):
         torch.manual_seed(_mixed(self.settings.seed, place + self.trainer.global_rank))
         rate = self.settings.rate(self.step, steps=self.steps, steps_per_epoch=self.steps_per_epoch)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The losses of a part of a step."""
@@ -133,6 +132,24 @@ class TrainingRun(LightningModule):
             f"{what} of step {self.step + 1} is not a finite number, in the batch of the samples "
             f"{names}{more}; look at them, or start anew with a lower learning rate"
         )
+
+
+def _groups(task: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """The weights that learn, by their rate and decay.
+
+    Biases, norms and single vectors have no decay. A task with a method `rate_scale(name)` says
+    which weights learn at another rate.
+    """
+    scale_of = getattr(task, "rate_scale", lambda name: 1.0)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, weight in task.named_parameters():
+        if weight.requires_grad:
+            key = float(scale_of(name)), decay if weight.ndim > 1 else 0.0
+            groups.setdefault(key, []).append(weight)
+    return [
+        {"params": weights, "scale": scale, "weight_decay": decay}
+        for (scale, decay), weights in groups.items()
+    ]
 
 
 def _mixed(*numbers: int) -> int:

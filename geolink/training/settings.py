@@ -8,7 +8,7 @@ from geolink.errors import ConfigError
 
 Strategy: TypeAlias = Literal["auto", "fsdp"]
 
-_REFERENCE_BATCH = 256  # samples; the base rate is for a batch of this size
+REFERENCE_BATCH = 256  # samples; the base rate is for a batch of this size
 
 # What may differ between the parts of a run: it does not change the weights.
 _FREE = ("workers", "save_every", "log_every", "device", "strategy")
@@ -79,7 +79,7 @@ class TrainingSettings:
     @property
     def peak_rate(self) -> float:
         """The greatest learning rate of the run."""
-        return self.base_rate * self.batch_size / _REFERENCE_BATCH
+        return self.base_rate * self.batch_size / REFERENCE_BATCH
 
     def share_of(self, world_size: int) -> int:
         """Samples of one part of a step in each of `world_size` processes.
