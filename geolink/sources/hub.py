@@ -29,7 +29,7 @@ from geolink._version import __version__
 from geolink.errors import GeolinkError, UnavailableError
 from geolink.files import sha256_of
 from geolink.sources.entries import stays_inside
-from geolink.sources.network import LONGEST_WAIT_S, RETRIED, Network, NotFoundError
+from geolink.sources.network import CONNECT_S, LONGEST_WAIT_S, RETRIED, Network, NotFoundError
 
 T = TypeVar("T")
 
@@ -74,10 +74,16 @@ class Hub:
             NotFoundError: there is no such repository or revision, or it is private.
             UnavailableError: the hub cannot be asked.
         """
+        silence = self._network.timeout_s
         info = self._ask(
             f"{repo}@{revision}" if revision else repo,
             lambda: self._api.model_info(
-                repo, revision=revision, files_metadata=True, timeout=self._network.timeout_s
+                repo,
+                revision=revision,
+                files_metadata=True,
+                # To connect, to read, to write, to get a connection: the client's HTTP library
+                # takes four, so that a host that is not there is told soon.
+                timeout=(CONNECT_S, silence, silence, silence),  # type: ignore[arg-type]
             ),
         )
         files = {

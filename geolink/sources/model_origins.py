@@ -17,6 +17,8 @@ from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit, urlunsplit
 
 import requests
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # not in __all__
 
 from geolink.errors import ConfigError, UnavailableError
 from geolink.files import replace_bytes, sha256_of
@@ -83,7 +85,7 @@ def parse_origin(spec: str) -> ModelOrigin:
     Raises:
         ConfigError: it cannot be read.
     """
-    if found := _HUB_SPEC.fullmatch(spec):
+    if (found := _HUB_SPEC.fullmatch(spec)) and _is_repository(found["repo"]):
         return HubModel(**found.groupdict())
     if found := _DRIVE_SPEC.fullmatch(spec):
         return DriveModel(found["id"])
@@ -93,6 +95,14 @@ def parse_origin(spec: str) -> ModelOrigin:
         f"the model {without_secrets(spec)!r} cannot be read; write hf:owner/repo[@revision], "
         "gdrive:ID, or the address of a .safetensors or .pth file"
     )
+
+
+def _is_repository(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def json_object(payload: bytes) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from geolink.sources.http_failures import (
 )
 
 __all__ = [
+    "CONNECT_S",
     "LONGEST_WAIT_S",
     "RETRIED",
     "USER_AGENT",
@@ -51,8 +52,8 @@ USER_AGENT = f"geolink/{__version__} (maps of urban functional zones from imager
 
 RETRIED = (429, 500, 502, 503, 504)  # status codes of failures that pass
 LONGEST_WAIT_S = 60.0  # that a server may ask for
+CONNECT_S = 3.0  # longest wait for a connection
 
-_CONNECT_S = 4.0
 _CHUNK = 2**16
 _MEGABYTE = 10**6
 _MAX_BYTES = 256 * 2**20  # of an answer that is held in memory
@@ -170,7 +171,7 @@ class Network:
         """
         if self.offline:
             raise UnavailableError(f"{what} needs the network, which --offline forbids")
-        timeout = (min(_CONNECT_S, self.timeout_s), self.timeout_s)
+        timeout = (min(CONNECT_S, self.timeout_s), self.timeout_s)
         logger.info("%s %s", method, without_secrets(url))
         with (
             failures_named(what, url, self.timeout_s),

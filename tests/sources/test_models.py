@@ -92,6 +92,8 @@ def beside(path):
         "hf:owner/repo@",
         "hf:owner/repo@a@b",
         "hf:../../x",
+        "hf:owner/a--b",
+        f"hf:owner/{'a' * 100}",
         "gdrive:",
         "gdrive:a/b",
         "gdrive:https://drive.google.com/file/d/x",
