@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from geolink import __version__
+from geolink_cli.fetch import fetch
 from geolink_cli.messages import report
 from geolink_cli.predict import predict
 
@@ -35,6 +36,7 @@ def geolink(
     """Maps of urban functional zones from a place name: imagery fused with OpenStreetMap."""
 
 
+app.command()(fetch)
 app.command()(predict)
 
 

@@ -34,6 +34,8 @@ EXIT_CODES: tuple[tuple[type[GeolinkError], int], ...] = (
     (UnavailableError, EXIT_UNAVAILABLE),
 )
 
+NOTICES = "geolink.workflows.stock"
+
 console = Console(stderr=True)
 _settings = {"debug": False, "quiet": False, "verbose": 0}
 
@@ -48,6 +50,8 @@ def set_verbosity(**settings: int) -> int:
         level = logging.INFO if _settings["verbose"] == 1 else logging.DEBUG
     logger = logging.getLogger("geolink")
     logger.setLevel(level)
+    # What is fetched, how much and under which licence is said without being asked.
+    logging.getLogger(NOTICES).setLevel(level if _settings["quiet"] else min(level, logging.INFO))
     if not logger.handlers:
         logger.addHandler(RichHandler(console=console, show_time=False, show_path=False))
     return next(iter(settings.values()))

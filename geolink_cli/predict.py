@@ -16,13 +16,11 @@ def predict(
     city: options.CityOpt = None,
     bbox: options.BboxOpt = None,
     aoi: options.AoiOpt = None,
+    boundary: options.BoundaryOpt = None,
     imagery: options.ImageryOpt = None,
     osm: options.OsmOpt = None,
     model: options.ModelOpt = "geolink-tiny",
-    bands: Annotated[
-        str | None,
-        typer.Option(metavar="R,G,B", help="Bands of the raster.", rich_help_panel="Sources"),
-    ] = None,
+    bands: options.BandsOpt = None,
     no_osm: Annotated[
         bool,
         typer.Option(
@@ -45,10 +43,8 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE.png", help="Map as a picture.", rich_help_panel=OUTPUTS),
     ] = None,
-    gsd: Annotated[
-        float | None,
-        typer.Option(min=0.05, max=100.0, help="Metres per pixel.", rich_help_panel=TILING),
-    ] = None,
+    gsd: options.GsdOpt = None,
+    accept_imagery_terms: options.TermsOpt = None,
     overlap: Annotated[
         float,
         typer.Option(min=0.0, max=0.5, help="Share of a tile.", rich_help_panel=TILING),
@@ -82,11 +78,14 @@ def predict(
 ) -> None:
     """Maps the functional zones of a place.
 
-    Give a place (--city, --bbox or --aoi), or only --imagery FILE to map the whole raster. The
-    result is a GeoPackage in the place's UTM zone that QGIS opens coloured, with a legend.
+    Give a place (--city, --bbox or --aoi), or only --imagery FILE to map the whole raster. What is
+    not here is fetched once and kept: OSM of the place, Sentinel-2 unless other imagery is named,
+    the model. The result is a GeoPackage in the place's UTM zone that QGIS opens coloured, with a
+    legend.
 
     Examples:
         geolink predict --city sample
+        geolink predict --city singapore
         geolink predict --imagery ortho.tif --osm extract.osm.pbf --preview map.png
     """
     from geolink.workflows import predict as workflow
@@ -96,6 +95,7 @@ def predict(
         city=city,
         bbox=options.parse_bbox(bbox),
         aoi=aoi,
+        boundary=boundary,
         imagery=imagery,
         osm=options.osm_spec(osm, no_osm=no_osm),
         model=model,
@@ -105,12 +105,14 @@ def predict(
         probabilities=probabilities,
         preview=preview,
         gsd=gsd,
+        accept_imagery_terms=accept_imagery_terms,
         overlap=overlap,
         batch_size=batch_size,
         workers=workers,
         min_zone_area_m2=min_zone_area,
         resume=resume,
         device=device.value,
+        offline=offline,
         overwrite=overwrite,
         seed=seed,
     )

@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from geolink.workflows.predict import PredictPlan, PredictResult
+    from geolink.workflows.fetch import FetchPlan, FetchResult
+    from geolink.workflows.results import PredictPlan, PredictResult
 
 
 def zone_table(result: "PredictResult") -> Table:
@@ -29,9 +30,27 @@ def zone_table(result: "PredictResult") -> Table:
     return table
 
 
-def plan_table(plan: "PredictPlan") -> Table:
-    """What a run would read and write."""
+def plan_table(plan: "PredictPlan | FetchPlan") -> Table:
+    """What a run would fetch, read and write."""
     table = Table(title=plan.title, title_justify="left", show_header=False)
     for name, value in plan.rows():
         table.add_row(name, value)
+    return table
+
+
+def entry_table(result: "FetchResult") -> Table:
+    """Entries of the cache: what, of when, under which licence, how large, from where."""
+    table = Table(title=result.title, title_justify="left")
+    for heading in ("kind", "name", "date", "licence", "MB", "source"):
+        table.add_column(heading, justify="right" if heading == "MB" else "left", overflow="fold")
+    for entry in result.entries:
+        note = Text(entry.problem, "bold red") if entry.problem else entry.source
+        table.add_row(
+            entry.kind,
+            Text(entry.name),
+            entry.info.date or "",
+            Text(entry.info.licence or ""),
+            f"{entry.size / 1e6:,.1f}",
+            note,
+        )
     return table

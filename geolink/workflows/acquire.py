@@ -50,6 +50,13 @@ class Materials:
     osm: OsmFile | None
     entries: tuple[Entry, ...] = ()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the sources are read from, the imagery first."""
+        pictures = () if self.imagery is None else self.imagery.rasters
+        osm = () if self.osm is None else (self.osm.path,)
+        return (*(Path(raster.path) for raster in pictures), *osm)
+
 
 def gather(request: SourceRequest, site: Site, supply: Supply) -> Materials:
     """Brings place, OSM and imagery of a request together, and fetches what is missing.

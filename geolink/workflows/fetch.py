@@ -28,7 +28,7 @@ from geolink.sources.places import (
     slug,
 )
 from geolink.workflows.acquire import gather, local_model
-from geolink.workflows.inference import Progress, silent
+from geolink.workflows.progress import Progress, silent
 from geolink.workflows.request import FetchRequest
 from geolink.workflows.results import download_rows
 from geolink.workflows.site import (
@@ -198,39 +198,44 @@ def plan(
     return FetchPlan(site.place.name, site.place.aoi_metric.area / 1e6, wanted)
 
 
-def list_entries() -> FetchResult:
-    """Everything in the cache."""
-    return FetchResult(None, Cache().entries())
+def look_after(*, remove: str | None = None, verify: bool = False) -> FetchResult:
+    """Everything in the cache, or what was removed from it.
 
-
-def remove_entries(name: str) -> FetchResult:
-    """Deletes what the cache has under a name: of an entry, or of a place with all its imagery.
-
-    Registered files stay where they are.
+    Args:
+        remove: name of the entries to delete, or of a place, with all of its imagery. Registered
+            files stay where they are.
+        verify: read every file and compare it with the recorded hash.
 
     Raises:
+        ConfigError: both are asked for.
         InputError: there is nothing of that name.
+        UnavailableError: something is damaged; all of it is named.
         OutputError: it cannot be deleted.
     """
+    if remove is not None and verify:
+        raise ConfigError("verify the cache or remove something from it, one at a time")
     cache = Cache()
-    found = [e for e in cache.entries() if e.name == name or e.name.startswith(name + FROM)]
+    entries = cache.entries()
+    if remove is not None:
+        entries = _removed(remove, entries, cache)
+    elif verify:
+        _require_sound(entries, cache)
+    return FetchResult(None, entries)
+
+
+def _removed(name: str, entries: list[Entry], cache: Cache) -> list[Entry]:
+    """Deletes the entries with a name, and returns them."""
+    found = [e for e in entries if e.name == name or e.name.startswith(name + FROM)]
     if not found:
         raise InputError(
             f"nothing in the cache is called {name!r}; `geolink fetch --list` shows all names"
         )
     for entry in found:
         cache.remove(entry)
-    return FetchResult(None, found)
+    return found
 
 
-def verify_entries() -> FetchResult:
-    """Reads everything in the cache and compares it with the recorded hashes.
-
-    Raises:
-        UnavailableError: something is damaged; all of it is named.
-    """
-    cache = Cache()
-    entries = cache.entries()
+def _require_sound(entries: list[Entry], cache: Cache) -> None:
     problems = {entry.name: found for entry in entries if (found := cache.verify(entry))}
     if problems:
         told = "; ".join(f"{name!r}: {', '.join(found)}" for name, found in problems.items())
@@ -238,7 +243,6 @@ def verify_entries() -> FetchResult:
             f"{len(problems)} of {len(entries)} entries are damaged ({told}); "
             "remove them with `geolink fetch --remove NAME` and fetch them again"
         )
-    return FetchResult(None, entries)
 
 
 def describe_entry(entry: Entry) -> dict[str, Any]:

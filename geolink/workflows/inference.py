@@ -22,16 +22,12 @@ from geolink.mosaic import TileResult, TileStatus, TileStore
 from geolink.samples import filled
 from geolink.sources.base import ImageSource
 from geolink.tiles import TilePlan
+from geolink.workflows.progress import Progress
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)

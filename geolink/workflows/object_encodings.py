@@ -37,15 +37,14 @@ from geolink.sources.network import Network
 from geolink.workflows.acquire import gather, local_model
 from geolink.workflows.inference import (
     PreparedTile,
-    Progress,
     each_alone_on_cpu,
     model_inputs,
     ordered_map,
     pick_device,
     prepare_tile,
-    silent,
 )
-from geolink.workflows.predict import describe
+from geolink.workflows.mapping import describe
+from geolink.workflows.progress import Progress, silent
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.scene import Scene, build_scene, tag_semantics
 from geolink.workflows.site import Supply, locate, way_out_named

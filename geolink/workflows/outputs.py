@@ -19,7 +19,7 @@ from geolink.mosaic import TileStore, blend, tile_frame
 from geolink.polygons import zone_statistics, zones
 from geolink.preview import write_preview
 from geolink.rasters import write_class_map, write_probabilities
-from geolink.workflows.inference import Progress
+from geolink.workflows.progress import Progress
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.scene import Scene
 

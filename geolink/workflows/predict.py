@@ -1,53 +1,25 @@
-"""`predict`: a place in, a styled GeoPackage of its functional zones out."""
+"""`predict`: a place in, a styled GeoPackage of its functional zones out.
+
+What can be refused without a model is refused before the seconds that importing torch takes.
+"""
 
 import re
-import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
-
-from geolink._version import __version__
-from geolink.checkpoint import ModelCard, load_model
-from geolink.errors import CheckpointError, CoverageError, GeolinkError, InputError, OutputError
-from geolink.files import full_disk_named, require_writable
-from geolink.graphs.scene import SceneGraphs
-from geolink.grid import GridSpec
-from geolink.legend import UFZ, Legend
-from geolink.models.geolink import GeoLink
-from geolink.models.heads import STRIDE
-from geolink.mosaic import TileStore, fingerprint
-from geolink.samples import normalise
-from geolink.sources.base import SourceInfo
+from geolink.errors import OutputError
+from geolink.files import require_writable
 from geolink.sources.cache import Cache
 from geolink.sources.network import Network
 from geolink.sources.places import Place
 from geolink.workflows.acquire import gather, local_model
-from geolink.workflows.inference import (
-    Progress,
-    TileScorer,
-    pick_device,
-    prepare_tile,
-    score_tiles,
-    silent,
-)
-from geolink.workflows.outputs import write_outputs
+from geolink.workflows.progress import Progress, silent
 from geolink.workflows.request import PredictRequest
-from geolink.workflows.results import ClassSummary, PredictPlan, PredictResult
-from geolink.workflows.scene import (
-    SIMULATED_GSD,
-    Scene,
-    build_scene,
-    lay_grid,
-    tag_semantics,
-    working_gsd,
-)
-from geolink.workflows.site import Site, Supply, is_simulated, locate, way_out_named
+from geolink.workflows.results import PredictPlan, PredictResult
+from geolink.workflows.site import Site, Supply, locate, way_out_named
 from geolink.workflows.stock import announce, take_stock
 
 
@@ -75,36 +47,23 @@ def predict(
     """
     request = request or PredictRequest(**settings)
     started = time.monotonic()
+    supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
+    site = locate(request, supply)
+    wanted = take_stock(request, site, supply)
+    out = output_path(request, site.place)
+    require_outputs(request, out, local_files(request, site))
+
+    from geolink.workflows.inference import pick_device
+    from geolink.workflows.mapping import draw_map, open_model
+
     device = pick_device(request.device)
-    scene, model, out = open_scene(request, progress)
-    prepare = tile_preparer(scene, model, offline=request.offline)
-    store, work = open_store(request, scene, model, out, device=device.type)
-    score_tiles(
-        scene.tiles,
-        prepare,
-        TileScorer(model, device),
-        store,
-        batch_size=request.batch_size,
-        workers=request.workers,
-        progress=progress,
-    )
-    if (problem := nothing_to_map(scene, store)) is not None:
-        shutil.rmtree(work, ignore_errors=True)
-        raise problem
-    metadata = describe(request, scene, model)
-    zones, tiles = write_outputs(request, scene, store, model.card.legend, metadata, out, progress)
-    statuses = dict(sorted(Counter(tiles["status"]).items()))
-    if "failed" not in statuses:
-        shutil.rmtree(work, ignore_errors=True)
-    return PredictResult(
-        out=out,
-        title=metadata["title"],
-        classes=summarise(zones, model.card.legend),
-        tiles=statuses,
-        simulated=scene.imagery.info.simulated,
-        seconds=time.monotonic() - started,
-        metadata=metadata,
-    )
+    announce(wanted)
+    with way_out_named(request, site):
+        model = open_model(local_model(request.model, supply))
+        materials = gather(request, site, supply)
+    require_outputs(request, out, materials.files)
+    result = draw_map(request, materials, model, out, device=device, progress=progress)
+    return replace(result, seconds=time.monotonic() - started)
 
 
 def plan(
@@ -120,78 +79,17 @@ def plan(
     supply = Supply(Cache(), Network(offline=request.offline))
     site = locate(request, supply)
     wanted = take_stock(request, site, supply)
-    card = open_model(local_model(request.model, supply)).card if wanted[0].here else None
-    supported = None if card is None else card.gsd_range
-    if all(need.here for need in wanted):
-        scene = build_scene(request, gather(request, site, supply), supported)
-        grid, tiling, infos = scene.grid, scene.plan, scene_infos(scene)
-    else:
-        native = next((n.gsd for n in wanted if n.gsd is not None), SIMULATED_GSD)
-        gsd = working_gsd(request.gsd, native, supported)
-        grid, tiling = lay_grid(site.place, gsd, request.overlap)
-        infos = [need.info for need in wanted if need.kind != "model"]
-    simulated = is_simulated(request, site)
-    tiles = len(tiling.tiles_in(site.place.aoi_metric))
-    classes = len(UFZ if card is None else card.legend)
-    return PredictPlan(
-        title=map_title(site.place.name, simulated=simulated),
-        out=output_path(request, site.place),
-        area_km2=site.place.aoi_metric.area / 1e6,
-        crs=grid.crs.name,
-        gsd=grid.gsd,
-        height=grid.height,
-        width=grid.width,
-        tiles=tiles,
-        work_bytes=work_bytes(grid, tiles, tiling.side, classes),
-        model=str(request.model),
-        sources=[asdict(info) for info in infos],
-        downloads=[need.to_dict() for need in wanted if not need.here],
-    )
+
+    from geolink.workflows.mapping import plan_map
+
+    return plan_map(request, site, wanted, supply, output_path(request, site.place))
 
 
-def work_bytes(grid: GridSpec, tiles: int, side: int, classes: int) -> int:
-    """Disk space that a run needs beside its outputs."""
-    scores = 2 * classes * (side // STRIDE) ** 2 * 2  # two float16 maps at the decoder's stride
-    per_tile = scores + side**2 // 8 + 1024
-    rasters = grid.height * grid.width * 6  # classes, sieved classes and zone ids
-    return tiles * per_tile + rasters
-
-
-def open_scene(request: PredictRequest, progress: Progress) -> tuple[Scene, GeoLink, Path]:
-    """The scene and the model of a request, fetched where they are missing, and its output.
-
-    Everything that can be refused is refused before anything large is fetched.
-
-    Raises:
-        GeolinkError: as `predict`.
-    """
-    supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
-    site = locate(request, supply)
-    wanted = take_stock(request, site, supply)
-    out = output_path(request, site.place)
-    require_outputs(request, out, local_files(request, site))
-    announce(wanted)
-    with way_out_named(request, site):
-        model = open_model(local_model(request.model, supply))
-        materials = gather(request, site, supply)
-    scene = build_scene(request, materials, model.card.gsd_range)
-    require_outputs(request, out, scene.files)
-    return scene, model, out
-
-
-def open_model(spec: str | Path) -> GeoLink:
-    """A model that can draw a map.
-
-    Raises:
-        CheckpointError: it cannot be loaded, or its head is not trained.
-        UnavailableError: it is not here.
-    """
-    model = load_model(spec, device="cpu", offline=True)
-    if not model.card.has_head:
-        raise CheckpointError(
-            f"the head of the model {spec} is not trained, so it cannot draw a map; choose another"
-        )
-    return model
+def output_path(request: PredictRequest, place: Place) -> Path:
+    """The GeoPackage of a request: as asked, else the place's name in the current folder."""
+    if request.out is not None:
+        return request.out
+    return Path(re.sub(r"[^\w.-]+", "_", place.name).strip("._") + ".gpkg")
 
 
 def require_outputs(request: PredictRequest, out: Path, inputs: Iterable[Path]) -> None:
@@ -212,140 +110,3 @@ def local_files(request: PredictRequest, site: Site) -> list[Path]:
     pictures = [] if site.raster is None else [Path(raster.path) for raster in site.raster.rasters]
     named = (request.aoi, None if request.osm is None else Path(request.osm))
     return [*pictures, *(path for path in named if path is not None)]
-
-
-def nothing_to_map(scene: Scene, store: TileStore) -> GeolinkError | None:
-    """The error to raise where no tile has scores, None where one has."""
-    failure = None
-    for result in filter(None, map(store.get, scene.tiles)):
-        if result.scores is not None:
-            return None
-        failure = failure or result.message
-    if failure:
-        return InputError(f"not one tile could be mapped; the first failed since {failure}")
-    return CoverageError(
-        f"{scene.imagery.info.description} has no valid pixel in the area of {scene.place.name}; "
-        "choose another image or area"
-    )
-
-
-def output_path(request: PredictRequest, place: Place) -> Path:
-    """The GeoPackage of a request: as asked, else the place's name in the current folder."""
-    if request.out is not None:
-        return request.out
-    return Path(re.sub(r"[^\w.-]+", "_", place.name).strip("._") + ".gpkg")
-
-
-def open_store(
-    request: PredictRequest, scene: Scene, model: GeoLink, out: Path, *, device: str
-) -> tuple[TileStore, Path]:
-    """The tile store of a request, and the work folder beside the output that holds it."""
-    work = out.parent / f".{out.name}.work"
-    if not request.resume:
-        shutil.rmtree(work, ignore_errors=True)
-    with full_disk_named(out):
-        work.mkdir(exist_ok=True)
-    digest = fingerprint(
-        {
-            "version": __version__,
-            "model": model.card.sha256,
-            "grid": [str(scene.grid.crs), scene.grid.bounds, scene.grid.gsd],
-            "overlap": scene.plan.overlap_px,
-            "seed": request.seed,
-            "bands": request.bands,
-            "device": device,
-            "sources": [file_identity(path) for path in scene.files],
-        }
-    )
-    classes = len(model.card.legend)
-    return TileStore(work, digest, classes, scene.plan.side), work
-
-
-def file_identity(path: Path) -> list[str | int]:
-    """Name, size and time of a file; enough to notice that it was replaced.
-
-    What GDAL opens need not be a file (`/vsizip/...`, a part of one); of such it is the name.
-    """
-    if not path.exists():
-        return [str(path)]
-    stat = path.stat()
-    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
-
-
-def tile_preparer(scene: Scene, model: GeoLink, *, offline: bool) -> Callable[[int], Any]:
-    """A function that reads the image and builds the graph of a tile, given its id."""
-    graphs = None
-    if scene.entities is not None:
-        encoder, counts = tag_semantics(model.card, offline=offline)
-        graphs = SceneGraphs(
-            scene.entities, encoder, counts, coverage_side=model.config.coverage_side
-        )
-    pixels_of = partial(normalise, mean=model.card.mean, std=model.card.std)
-    return partial(
-        prepare_tile, plan=scene.plan, imagery=scene.imagery, graphs=graphs, pixels_of=pixels_of
-    )
-
-
-def map_title(place: str, *, simulated: bool) -> str:
-    """Title of a map; it says so where the imagery is simulated."""
-    return f"Functional zones of {place}" + (" (simulated imagery)" if simulated else "")
-
-
-def scene_infos(scene: Scene) -> list[SourceInfo]:
-    """Provenance of the imagery, then of OSM where it is used."""
-    return [scene.imagery.info, *([] if scene.entities is None else [scene.entities.info])]
-
-
-def describe(request: PredictRequest, scene: Scene, model: GeoLink) -> dict[str, Any]:
-    """The metadata record that goes into every output."""
-    imagery, *osm = (asdict(info) for info in scene_infos(scene))
-    simulated = scene.imagery.info.simulated
-    return {
-        "title": map_title(scene.place.name, simulated=simulated),
-        "software": f"geolink {__version__}",
-        "model": {"name": model.card.name, "sha256": model.card.sha256},
-        "imagery": imagery,
-        "osm": osm[0] if osm else None,
-        "dropped_entities": scene.entities.dropped if scene.entities is not None else {},
-        "simulated_imagery": simulated,
-        "crs": scene.grid.crs.to_string(),
-        "gsd_m": scene.grid.gsd,
-        "imagery_gsd_m": scene.native_gsd,
-        "warnings": gsd_warnings(scene, model.card),
-        "legend": model.card.legend.to_dict(),
-        "request": request.record(),
-        "seed": request.seed,
-    }
-
-
-def gsd_warnings(scene: Scene, card: ModelCard) -> list[str]:
-    """What must be said of a map whose pixels are not as the model has seen them."""
-    least, greatest = card.gsd_range
-    coarsest = max(scene.native_gsd, scene.grid.gsd)
-    if least <= scene.grid.gsd and coarsest <= greatest:
-        return []
-    gsd = scene.grid.gsd if scene.grid.gsd < least else coarsest
-    return [
-        f"imagery of {gsd:g} m per pixel lies outside the {least:g}-{greatest:g} m that "
-        f"{card.name} was trained on, so its classes are unreliable"
-    ]
-
-
-def summarise(zones: gpd.GeoDataFrame, legend: Legend) -> list[ClassSummary]:
-    """Zones, area, and area-weighted confidence and OSM gain per class."""
-    summaries = []
-    for c in legend.classes:
-        own = zones[zones["class_id"] == c.id]
-        area = float(own["area_m2"].sum())
-        weights = own["area_m2"] / area if area else own["area_m2"]
-        summaries.append(
-            ClassSummary(
-                name=c.name,
-                color=c.color,
-                zones=len(own),
-                area_m2=area,
-                confidence=float((own["confidence"] * weights).sum()),
-                osm_gain=float((own["osm_gain"] * weights).sum()),
-            )
-        )
-    return summaries

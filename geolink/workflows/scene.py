@@ -87,8 +87,6 @@ def build_scene(
     grid, plan = lay_grid(place, gsd, request.overlap)
     around = grid.bounds.buffered(TILE_SIDE * gsd)  # edge tiles reach beyond the grid
     entities = None if osm is None else _read_entities(osm, around, crs)
-    pictures = () if raster is None else tuple(Path(r.path) for r in raster.rasters)
-    files = pictures if osm is None else (*pictures, osm.path)
     imagery: ImageSource
     if raster is None:
         assert entities is not None  # see `locate`
@@ -96,7 +94,7 @@ def build_scene(
     else:
         imagery = raster
     tiles = plan.tiles_in(aoi).tolist()
-    return Scene(place, aoi, grid, plan, tiles, imagery, entities, files, native)
+    return Scene(place, aoi, grid, plan, tiles, imagery, entities, materials.files, native)
 
 
 def _read_entities(osm: OsmFile, bounds: Bounds, crs: CRS) -> OsmEntities:

@@ -30,8 +30,8 @@ from geolink.sources.shard_parts import (
     plan_parts,
 )
 from geolink.sources.specs import SIMULATED
-from geolink.workflows.inference import Progress
-from geolink.workflows.predict import file_identity
+from geolink.workflows.mapping import file_identity
+from geolink.workflows.progress import Progress
 
 _WORK = ".build"  # within the output: lock, fingerprint, and the records of finished shards
 

@@ -368,7 +368,7 @@ def test_an_unforeseen_error_is_one_sentence_too(here, predict, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("the [red]moon[/red]\nis full")
 
-    monkeypatch.setattr("geolink.workflows.predict.build_scene", fail)
+    monkeypatch.setattr("geolink.workflows.mapping.build_scene", fail)
     outcome = predict(here)
     assert_refused(outcome, 1, "unexpected RuntimeError: the [red]moon[/red] is full", "--debug")
     outcome = predict(here, "--debug")

@@ -12,16 +12,11 @@ import geolink
 from geolink.checkpoint import load_model
 from geolink.errors import CheckpointError
 from geolink.legend import UFZ, Legend
+from geolink.workflows import mapping
 from geolink.workflows import predict as workflow
+from geolink.workflows.mapping import file_identity, open_model, open_store, summarise
 from geolink.workflows.outputs import credits
-from geolink.workflows.predict import (
-    file_identity,
-    open_model,
-    open_store,
-    output_path,
-    plan,
-    summarise,
-)
+from geolink.workflows.predict import output_path, plan
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.results import PredictResult
 
@@ -102,7 +97,7 @@ def test_a_file_that_was_replaced_is_another(tmp_path):
 def test_a_model_without_a_head_draws_no_map(monkeypatch, small_model):
     model = load_model(small_model)
     model.card = replace(model.card, legend=Legend("untrained", ()))
-    monkeypatch.setattr(workflow, "load_model", lambda spec, **_: model)
+    monkeypatch.setattr(mapping, "load_model", lambda spec, **_: model)
     with pytest.raises(CheckpointError, match="head of the model backbone is not trained"):
         open_model("backbone")
 

@@ -1,0 +1,190 @@
+"""`geolink finetune`: labels in, a model for their task out."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geolink_cli import options
+from geolink_cli.messages import progress_bars, show
+
+LABELS, LEARNING = "Labels", "Learning"
+
+
+class Task(StrEnum):
+    """What the labels answer."""
+
+    segment = "segment"
+    classify = "classify"
+    regress = "regress"
+    change = "change"
+
+
+class Mode(StrEnum):
+    """Which weights learn."""
+
+    frozen = "frozen"
+    full = "full"
+    lora = "lora"
+
+
+class Weighting(StrEnum):
+    """How much rare classes weigh."""
+
+    none = "none"
+    sqrt = "sqrt"
+    inverse = "inverse"
+
+
+def finetune(
+    task: Annotated[
+        Task, typer.Option(help="What the labels answer.", rich_help_panel=LABELS)
+    ] = Task.segment,
+    city: options.CityOpt = None,
+    bbox: options.BboxOpt = None,
+    aoi: options.AoiOpt = None,
+    boundary: options.BoundaryOpt = None,
+    cities: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Several cities.", rich_help_panel="Place"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of labelled pictures, not a place.", rich_help_panel=LABELS
+        ),
+    ] = None,
+    labels: options.LabelsOpt = None,
+    label_column: options.LabelColumnOpt = None,
+    label_mapping: options.LabelMappingOpt = None,
+    ignore: options.IgnoreOpt = None,
+    imagery: options.ImageryOpt = None,
+    osm: options.OsmOpt = None,
+    model: options.ModelOpt = "geolink-tiny",
+    bands: options.BandsOpt = None,
+    gsd: options.GsdOpt = None,
+    accept_imagery_terms: options.TermsOpt = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Run folder, which --model takes.")
+    ] = Path("finetuned"),
+    mode: Annotated[
+        Mode, typer.Option(help="Which weights learn.", rich_help_panel=LEARNING)
+    ] = Mode.full,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW", help="blocks, random, or a saved split.", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    test_cities: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Cities to test on.", rich_help_panel=LEARNING),
+    ] = None,
+    block: Annotated[
+        float | None,
+        typer.Option(metavar="M", help="Side of the blocks, metres.", rich_help_panel=LEARNING),
+    ] = None,
+    fraction: Annotated[
+        float, typer.Option(help="Share of the training samples.", rich_help_panel=LEARNING)
+    ] = 1.0,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Default as in the paper.", rich_help_panel=LEARNING),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Default as in the paper.", rich_help_panel=LEARNING),
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R,R,...",
+            help="Learning rates; the best of several is kept. `grid`: the paper's.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    encoder_rate: Annotated[
+        float, typer.Option(help="Rate of the encoders, relative.", rich_help_panel=LEARNING)
+    ] = 0.01,
+    class_weights: Annotated[
+        Weighting, typer.Option(help="Weight of rare classes.", rich_help_panel=LEARNING)
+    ] = Weighting.none,
+    focal: Annotated[
+        float, typer.Option(help="Exponent of the focal loss.", rich_help_panel=LEARNING)
+    ] = 0.0,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without gain; 0: no end.", rich_help_panel=LEARNING)
+    ] = 10,
+    augment: Annotated[
+        bool, typer.Option(help="Turn, colour and hide OSM.", rich_help_panel=LEARNING)
+    ] = True,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that prepare data.", rich_help_panel=LEARNING)
+    ] = 2,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run.", rich_help_panel=LEARNING)
+    ] = False,
+    device: options.DeviceOpt = options.Device.auto,
+    offline: options.OfflineOpt = False,
+    overwrite: options.OverwriteOpt = False,
+    seed: options.SeedOpt = 0,
+    as_json: options.JsonOpt = False,
+    config: options.ConfigOpt = None,
+    verbose: options.VerboseOpt = 0,
+    quiet: options.QuietOpt = False,
+    debug: options.DebugOpt = False,
+) -> None:
+    """Trains a model for a task on your labels, or on OSM's own zones.
+
+    Labels are polygons or a class raster of a place, a table of numbers of its cells, `osm`, or a
+    folder of pictures. The result is a run folder that predict and evaluate take as --model.
+
+    Examples:
+        geolink finetune --city sample --labels osm --epochs 5 --out helsinki
+        geolink finetune --imagery ortho.tif --osm town.osm.pbf --labels landuse.gpkg --mode lora
+        geolink finetune --task classify --data scenes/ --rates grid
+    """
+    from geolink.training.finetuning import FinetuneSettings
+    from geolink.training.labelled import Variation
+    from geolink.workflows import finetune as workflow
+
+    request = workflow.FinetuneRequest(
+        task=task.value,
+        city=city,
+        bbox=options.parse_bbox(bbox),
+        aoi=aoi,
+        boundary=boundary,
+        cities=options.parse_names(cities),
+        data=data,
+        labels=labels,
+        column=label_column,
+        mapping=label_mapping,
+        ignore=options.parse_names(ignore),
+        imagery=imagery,
+        osm=osm,
+        model=model,
+        bands=options.parse_bands(bands),
+        gsd=gsd,
+        accept_imagery_terms=accept_imagery_terms,
+        out=out,
+        learning=FinetuneSettings(mode.value, encoder_rate, class_weights.value, focal),
+        split=split or "",
+        block_m=block,
+        test_cities=options.parse_names(test_cities),
+        fraction=fraction,
+        epochs=epochs,
+        batch_size=batch_size,
+        rates=workflow.RATE_GRIDS[task.value] if rates == "grid" else options.parse_numbers(rates),
+        patience=patience,
+        variation=Variation() if augment else None,
+        workers=workers,
+        resume=resume,
+        device=device.value,
+        offline=offline,
+        overwrite=overwrite,
+        seed=seed,
+    )
+    with progress_bars() as progress:
+        result = workflow.finetune(request, progress)
+    show(result.to_dict(), None, result.summary, as_json=as_json)
