@@ -26,7 +26,7 @@ from geolink.sources.base import Area
 Provider = Literal["BBBike", "Geofabrik"]
 
 # Nobody waits for a continent to map a town that lies on its inner borders.
-_LARGEST_BYTES = 8 * 10**9
+_LARGEST_BYTES = 7 * 10**9
 
 _ELLIPSOID = Geod(ellps="WGS84")
 

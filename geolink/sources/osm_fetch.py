@@ -121,7 +121,6 @@ def fetch_extract(
             return entry
         address = extract.address
         path = staging / PurePosixPath(address).name
-        logger.info("fetching %s, licence %s, %s", what, LICENCE, ATTRIBUTION)
         network.download(address, path, what=what)
         return cache.publish(
             "osm",

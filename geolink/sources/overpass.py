@@ -4,7 +4,6 @@ The servers are shared and slow for large areas: cities come from extracts (`osm
 """
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,8 +20,6 @@ from geolink.sources.osm import ATTRIBUTION, LICENCE, READ_MARGIN
 from geolink.sources.osm_fetch import covers, osm_details
 from geolink.sources.pbf import iso_date, write_pbf
 from geolink.sources.places import Place
-
-logger = logging.getLogger(__name__)
 
 OVERPASS = "https://overpass-api.de/api/interpreter"
 LARGEST_KM2 = 25.0
@@ -72,7 +69,6 @@ def fetch_overpass(place: Place, *, cache: Cache, network: Network) -> Entry:
     edges = ",".join(f"{edge:.6g}" for edge in place.aoi.bounds)
     network.require(what, f"geolink fetch --bbox {edges} --osm overpass")
     address = os.environ.get("GEOLINK_OVERPASS_URL", OVERPASS)
-    logger.info("fetching %s from Overpass, licence %s, %s", what, LICENCE, ATTRIBUTION)
     # The server is silent while it works.
     patient = replace(network, timeout_s=max(network.timeout_s, _TIMEOUT_S + 10.0))
     answer = _parsed(patient.post(address, data={"data": _query(place)}, what=what), what)

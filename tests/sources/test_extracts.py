@@ -1,5 +1,5 @@
 import pytest
-from shapely import Point, box
+from shapely import Point, Polygon, box
 
 from geolink.errors import ConfigError, UnavailableError
 from geolink.sources.extracts import (
@@ -120,7 +120,7 @@ def test_a_mirror_is_an_address(monkeypatch: pytest.MonkeyPatch, mirror: str) ->
         (box(10.3, 49.1, 10.5, 49.2), "Mittelfranken", "Geofabrik"),
     ],
 )
-def test_the_smallest_extract_is_taken(area: object, name: str, provider: str) -> None:
+def test_the_smallest_extract_is_taken(area: Polygon, name: str, provider: str) -> None:
     extract = covering_extract(area)
     assert (extract.name, extract.provider) == (name, provider)
 
@@ -138,11 +138,15 @@ def test_the_high_sea_has_no_extract() -> None:
         covering_extract(box(-140.0, -45.0, -139.9, -44.9))
 
 
-def test_no_continent_is_taken_for_a_border_town() -> None:
-    haparanda_tornio = box(24.10, 65.82, 24.20, 65.86)
-    assert any(extract.area.covers(haparanda_tornio) for extract in catalogue())
+@pytest.mark.parametrize(
+    "twins",
+    [box(24.10, 65.82, 24.20, 65.86), box(15.2, -4.35, 15.4, -4.2)],
+    ids=["Haparanda and Tornio", "Kinshasa and Brazzaville"],
+)
+def test_no_continent_is_taken_for_towns_on_a_border(twins: Polygon) -> None:
+    assert any(extract.area.covers(twins) for extract in catalogue())
     with pytest.raises(UnavailableError, match=r"one country or city.*--osm overpass"):
-        covering_extract(haparanda_tornio)
+        covering_extract(twins)
 
 
 def test_sizes_are_measured_on_the_ellipsoid() -> None:

@@ -209,6 +209,17 @@ def test_without_checksum_other_bytes_are_still_found_out(mirror: FileServer, ca
     assert cache.entries() == []
 
 
+def test_a_checksum_that_cannot_be_had_loses_no_download(mirror: FileServer, cache: Cache) -> None:
+    mirror.fail(CHECKSUMS, BROKEN)
+    with pytest.raises(UnavailableError, match=r"checksum of the OSM extract Helsinki.*500"):
+        fetch_osm(CENTRE, cache=cache, network=ONLINE)
+    assert cache.entries() == []
+    mirror.heal()
+    sent = mirror.bytes_sent
+    assert fetch_osm(CENTRE, cache=cache, network=ONLINE).size == sample_extract().stat().st_size
+    assert mirror.bytes_sent - sent < 1000
+
+
 @pytest.mark.parametrize(
     "listed",
     [
