@@ -19,8 +19,8 @@ class GeoLink(nn.Module):
     """RGB imagery fused with OpenStreetMap vectors (Bai et al., NeurIPS 2025, arXiv 2509.26016).
 
     `graphs` is, in every method, one graph or None per image, a torch-geometric `Batch`, one graph
-    for a batch of one image, or None for no OSM at all. Images are float32, normalised with the
-    mean and deviation of ImageNet.
+    for a batch of one image, a `GraphBatch` that was collated before, or None for no OSM at all.
+    Images are float32, normalised with the mean and deviation of ImageNet.
     """
 
     card: ModelCard  # what the weights are; only models that were loaded have one
@@ -128,6 +128,8 @@ class GeoLink(nn.Module):
         return hybrid
 
     def _collate(self, images: Tensor, graphs: Graphs) -> GraphBatch:
+        if isinstance(graphs, GraphBatch):
+            return graphs.to(images.device)
         config = self.config
         batch = collate(
             graphs,

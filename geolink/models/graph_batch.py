@@ -24,7 +24,7 @@ from geolink.graphs.schema import (
 
 _NO_ROWS = torch.zeros(0, dtype=torch.long)
 COVERED_TYPES: tuple[NodeType, ...] = ("line", "polygon")
-Graphs: TypeAlias = Sequence[HeteroData | None] | Batch | HeteroData | None
+Graphs: TypeAlias = "Sequence[HeteroData | None] | Batch | HeteroData | GraphBatch | None"
 
 
 @dataclass(frozen=True)
