@@ -8,6 +8,7 @@ raster: reading across their edges leaves no seam.
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -182,10 +183,12 @@ def fetch_chunks(plan: ImageryPlan, folder: Path, *, progress: Progress | None) 
     done, total = len(plan.windows) - len(missing), len(plan.windows)
     if missing:
         plan.pixels.prepare(folder)
-    for _ in in_threads(partial(_fetch_chunk, plan, folder), missing, plan.pixels.workers):
-        done += 1
-        if progress is not None:
-            progress("fetching imagery", done, total)
+    # GDAL's own threads print their errors, which reach us as failed reads anyway.
+    with rasterio.Env(CPL_LOG=os.devnull):
+        for _ in in_threads(partial(_fetch_chunk, plan, folder), missing, plan.pixels.workers):
+            done += 1
+            if progress is not None:
+                progress("fetching imagery", done, total)
     return _join(plan, folder)
 
 

@@ -48,7 +48,7 @@ _WRONG_ANSWERS = (
     AttributeError,
     RecursionError,
 )
-_BYTES_PER_PIXEL = 3.0  # of one clear scene, were it not compressed
+_BYTES_PER_PIXEL = 6.0  # 8-bit RGB of two scenes, as if not compressed
 
 
 def dated(spec: StacImagery) -> StacImagery:
