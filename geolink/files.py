@@ -77,6 +77,17 @@ def replace_bytes(target: Path, payload: bytes) -> None:
             raise
 
 
+def file_identity(path: Path) -> list[str | int]:
+    """Name, size and time of a file; enough to notice that it was replaced.
+
+    What GDAL opens need not be a file (`/vsizip/...`, a part of one); of such it is the name.
+    """
+    if not path.exists():
+        return [str(path)]
+    stat = path.stat()
+    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -15,7 +15,7 @@ import torch
 from geolink._version import __version__
 from geolink.checkpoint import ModelCard, load_model
 from geolink.errors import CheckpointError, CoverageError, GeolinkError, InputError
-from geolink.files import full_disk_named
+from geolink.files import file_identity, full_disk_named
 from geolink.graphs.scene import SceneGraphs
 from geolink.grid import GridSpec
 from geolink.legend import UFZ, Legend
@@ -191,17 +191,6 @@ def open_store(
     )
     classes = len(model.card.legend)
     return TileStore(work, digest, classes, scene.plan.side), work
-
-
-def file_identity(path: Path) -> list[str | int]:
-    """Name, size and time of a file; enough to notice that it was replaced.
-
-    What GDAL opens need not be a file (`/vsizip/...`, a part of one); of such it is the name.
-    """
-    if not path.exists():
-        return [str(path)]
-    stat = path.stat()
-    return [str(path.absolute()), stat.st_size, stat.st_mtime_ns]
 
 
 def tile_preparer(scene: Scene, model: GeoLink, *, offline: bool) -> Callable[[int], Any]:
