@@ -8,7 +8,7 @@ One run times `encode` and one training step of this library and of a straightfo
 implementation with the same weights: graphs joined by torch-geometric, nodes padded in a loop over
 graphs, position tables computed in NumPy for every batch, attention that also returns its weights.
 The outputs are checked to be the same. On a CPU, times are seconds of CPU on one core, so that
-other work on the machine counts little.
+other work on the machine counts little; on a GPU, both compute in bfloat16.
 """
 
 import argparse
@@ -155,6 +155,11 @@ def shortest(runs: dict[str, Callable[[], object]], rounds: int, device: torch.d
     return {name: min(taken[1:]) for name, taken in times.items()}
 
 
+def mixed(device: torch.device) -> torch.autocast:
+    """bfloat16 on a GPU, as `geolink` uses it there; float32 on a CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 def training_step(
     model: GeoLink, encode: Callable[[], list[Tensor]], labels: Tensor
 ) -> Callable[[], None]:
@@ -162,8 +167,9 @@ def training_step(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 
     def step() -> None:
-        scores = functional.interpolate(model.decoder(encode()), (SIDE, SIDE), mode="bilinear")
-        functional.cross_entropy(scores, labels).backward()
+        with mixed(labels.device):
+            scores = functional.interpolate(model.decoder(encode()), (SIDE, SIDE), mode="bilinear")
+        functional.cross_entropy(scores.float(), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -182,6 +188,7 @@ def compare(model: GeoLink, nodes: int, batch: int, rounds: int, device: torch.d
     with torch.no_grad():
         for found, expected in zip(ours(), plain(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    with torch.no_grad(), mixed(device):
         vit = lambda: model.image(images)  # noqa: E731
         encode = shortest({"ours": ours, "plain": plain, "vit": vit}, rounds, device)
     model.train()
@@ -206,7 +213,7 @@ def compare_compiled(model: GeoLink, batch: int, rounds: int, device: torch.devi
     images = torch.randn(batch, 3, SIDE, SIDE, device=device)
     eager = model.image.forward
     model.image.compile()
-    with torch.no_grad():
+    with torch.no_grad(), mixed(device):
         runs = {"eager": lambda: eager(images), "compiled": lambda: model.image(images)}
         taken = shortest(runs, rounds, device)
     print(
@@ -227,7 +234,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = GeoLink(ModelConfig(args.encoder, dropout=0.0)).to(device)
-    print(f"{args.encoder}, batch {args.batch}, {device.type}, float32")
+    numbers = "bfloat16" if device.type == "cuda" else "float32"
+    print(f"{args.encoder}, batch {args.batch}, {device.type}, {numbers}")
     if args.compile:
         compare_compiled(model, args.batch, args.rounds, device)
     for nodes in args.nodes:

@@ -44,6 +44,7 @@ from geolink.workflows.inference import (
     prepare_tile,
 )
 from geolink.workflows.mapping import describe
+from geolink.workflows.predict import require_outputs
 from geolink.workflows.progress import Progress, silent
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.scene import Scene, build_scene, tag_semantics
@@ -99,6 +100,7 @@ def encode_objects(
     `geometry`, in the area's UTM zone, several parts as one multi-part geometry. An object in
     several tiles, which overlap, has the mean of its encodings, each weighted by the area or length
     that lies in the tile. The same request gives the same bytes, whatever the workers and batches.
+    A run that is cut leaves nothing, and starts again.
 
     Args:
         out: GeoParquet file to write.
@@ -118,9 +120,12 @@ def encode_objects(
     request = request or PredictRequest(**settings)
     started = time.monotonic()
     out = Path(out)
+    if out.suffix.lower() != ".parquet":
+        raise ConfigError(f"encodings are written as GeoParquet: end the name {out} in .parquet")
     require_writable(out, overwrite=request.overwrite)
     device = pick_device(request.device)
     scene, model = _open_scene(request, progress)
+    require_outputs(request, out, scene.files)
     means = _SceneMeans(scene, model.to(device), offline=request.offline)
     statuses: Counter[str] = Counter()
     tiles = ordered_map(means.prepare, scene.tiles, request.workers)
@@ -212,7 +217,10 @@ class ObjectMeans:
 
     def _joined(self, kind: NodeType) -> NDArray[np.object_]:
         """One geometry per object."""
-        parts, first = np.argsort(self._object, kind="stable"), np.unique(self._object, True)[1]
+        parts, first = (
+            np.argsort(self._object, kind="stable"),
+            np.unique(self._object, return_index=True)[1],
+        )
         joined = _MULTIPLE[kind](self._geometries[parts], indices=self._object[parts])
         alone = np.bincount(self._object, minlength=len(self._names)) == 1
         return np.where(alone, self._geometries[first], joined)

@@ -147,6 +147,8 @@ def test_what_cannot_be_done_is_said(small, tmp_path):
         encode_objects(tmp_path / "a.parquet", aoi=empty, **small)
     with pytest.raises(OutputError, match="does not exist"):
         encode_objects(tmp_path / "missing" / "a.parquet", **small)
+    with pytest.raises(ConfigError, match=r"end the name \S*a\.gpkg in \.parquet"):
+        encode_objects(tmp_path / "a.gpkg", **small)
     (tmp_path / "a.parquet").write_bytes(b"mine")
     with pytest.raises(OutputError, match="exists"):
         encode_objects(tmp_path / "a.parquet", **small)
