@@ -18,12 +18,14 @@ import rasterio
 import torch
 from affine import Affine
 from PIL import Image
+from pyproj import CRS
 from shapely import LineString, Point, box
 
 from geolink.checkpoint import save_checkpoint
 from geolink.config import ModelConfig
 from geolink.graphs.schema import EDGE_TYPES, NODE_TYPES
 from geolink.graphs.tags import TableTagEncoder, bundled_key_counts
+from geolink.grid import WGS84, Bounds, reproject_bounds
 from geolink.legend import UFZ
 from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
@@ -112,6 +114,34 @@ def write_osm(path, objects=None):
     frame = gpd.GeoDataFrame(columns, geometry=list(geometry), crs=CRS_35N)
     frame.to_file(path, layer="osm", driver="GPKG")
     return path
+
+
+def write_picture(folder, name="a", *, size=(120, 80), bbox=None, layers=("",), **sidecar):
+    """A picture of the made-up scene, with its OSM beside it."""
+    folder.mkdir(exist_ok=True)
+    metric = Bounds(WEST, NORTH - 260, WEST + 300, NORTH)
+    degrees = reproject_bounds(metric, CRS.from_user_input(CRS_35N), WGS84)
+    picture = Image.fromarray(pixels(size[1], size[0]).transpose(1, 2, 0))
+    picture.save(folder / f"{name}.jpg", quality=90)
+    record = {"bbox": list(degrees) if bbox is None else bbox, **sidecar}
+    (folder / f"{name}.json").write_text(json.dumps(record))
+    for layer in layers:
+        write_osm(folder / "osm.gpkg")
+        _convert(folder / "osm.gpkg", folder / f"{name}{layer}.geojson", layer)
+    return folder / f"{name}.jpg"
+
+
+def _convert(source, target, layer):
+    frame = gpd.read_file(source).to_crs(WGS84)
+    kinds = {"_point": "Point", "_line": "LineString", "_polygon": "Polygon"}
+    if layer:
+        frame = frame[frame.geom_type == kinds[layer]]
+    labels = [
+        ";".join(f"{k.replace(':', ' ')}:{v}" for k, v in json.loads(t).items())
+        for t in frame["tags"]
+    ]
+    frame[["geometry"]].assign(label=labels).to_file(target, driver="GeoJSON")
+    source.unlink()
 
 
 def write_area(path, geometry, *, crs=CRS_35N):

@@ -14,7 +14,13 @@ from geolink.errors import ConfigError, InputError
 from geolink.grid import Bounds
 from geolink.sources.candidates import PairSource
 from geolink.sources.picture_pairs import PICTURE_SUFFIXES, PicturePairs, read_sidecar
-from geolink.sources.scene_pairs import SIMULATED_GSD, TILE_SIDE, RasterPairs, SimulatedPairs
+from geolink.sources.scene_pairs import (
+    SIMULATED_GSD,
+    TILE_SIDE,
+    RasterPairs,
+    SimulatedPairs,
+    close_scenes,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +54,7 @@ def find_pairs(
     Raises:
         InputError: there is no image, or rasters have no OSM file.
     """
+    close_scenes()
     root, extract = Path(imagery), None if osm is None else Path(osm)
     if not root.exists():
         raise InputError(f"the imagery {root} does not exist; check the path")
@@ -97,6 +104,7 @@ def simulated_pairs(
         InputError: an extract does not exist.
         ConfigError: there is no extract or seed, or a number is not positive.
     """
+    close_scenes()
     paths = list(dict.fromkeys(map(Path, extracts)))
     if not paths or not seeds or min(seeds) < 0 or (limit is not None and limit < 1):
         raise ConfigError("simulated pairs need an extract, seeds from 0, and a limit from 1")

@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from PIL import Image
-from pyproj import CRS
+from pyproj import CRS, Geod
 
 from geolink.errors import InputError
 from geolink.grid import WGS84, Bounds, reproject_bounds, utm_crs
@@ -23,6 +24,7 @@ from geolink.sources.tile_objects import ObjectIndex
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 _VECTOR_ENDINGS = (".geojson", "_point.geojson", "_line.geojson", "_polygon.geojson")
+_EARTH = Geod(ellps="WGS84")
 _LAYOUTS = {"PNG": "png", "JPEG": "jpg"}
 
 
@@ -175,5 +177,5 @@ def _decoded(image: bytes, path: Path) -> tuple[NDArray[np.uint8], str]:
 
 def _gsd(bounds: Bounds, pixels: int) -> float:
     """Side of the square with the mean area of a pixel, metres."""
-    extent = reproject_bounds(bounds, WGS84, _zone(bounds))
-    return float(f"{math.sqrt(extent.width * extent.height / pixels):.3g}")
+    area, _ = _EARTH.geometry_area_perimeter(shapely.segmentize(shapely.box(*bounds), 0.01))
+    return float(f"{math.sqrt(abs(area) / pixels):.3g}")

@@ -200,6 +200,12 @@ def _objects(osm: Path, area: Bounds, crs: CRS) -> tuple[OsmEntities, ObjectInde
     return entities, ObjectIndex(entities, crs)
 
 
+def close_scenes() -> None:
+    """Forgets what is open, so that files which were replaced are looked at anew."""
+    for opened in (_raster, _raster_scene, _extract_grid, _simulated_scene, _objects):
+        opened.cache_clear()
+
+
 def _cut(scene: _Scene, tile: GridSpec, name: str, filters: Filters) -> TileSample | Rejection:
     """The sample of a tile; objects are looked at first, as pixels cost more."""
     objects = scene.objects.within(tile.bounds)

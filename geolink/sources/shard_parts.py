@@ -1,6 +1,5 @@
 """One shard from a run of candidates: read, filter, write, and account for every one of them."""
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any, Self
 import shapely
 
 from geolink.errors import InputError
-from geolink.files import atomic_path, replace_bytes
+from geolink.files import atomic_path, replace_bytes, sha256_of
 from geolink.sources.candidates import Filters, PairSource, Rejection
 from geolink.sources.entities import ENTITY_TYPES
 from geolink.sources.manifest import Manifest, Shard
@@ -179,10 +178,8 @@ def load_record(part: Part, folder: Path, records: Path) -> PartRecord | None:
 def _write(path: Path, samples: list[TileSample]) -> Shard:
     with atomic_path(path, overwrite=True) as temporary:
         write_shard(temporary, samples)
-        with temporary.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = temporary.stat().st_size
-    return Shard(path.name, len(samples), size, digest)
+        shard = Shard(path.name, len(samples), temporary.stat().st_size, sha256_of(temporary))
+    return shard
 
 
 def manifest_of(

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from geolink._version import __version__
 from geolink.errors import ConfigError, InputError, OutputError
-from geolink.files import full_disk_named, replace_bytes
+from geolink.files import file_identity, full_disk_named, replace_bytes
 from geolink.mosaic import fingerprint
 from geolink.sources.candidates import Filters, PairSource
 from geolink.sources.manifest import MANIFEST, Manifest
@@ -30,8 +30,7 @@ from geolink.sources.shard_parts import (
     plan_parts,
 )
 from geolink.sources.specs import SIMULATED
-from geolink.workflows.mapping import file_identity
-from geolink.workflows.progress import Progress
+from geolink.workflows.progress import Progress, silent
 
 _WORK = ".build"  # within the output: lock, fingerprint, and the records of finished shards
 
@@ -96,6 +95,8 @@ class ShardRequest:
         return kept | {
             "imagery": Path(self.imagery).name,
             "osm": [path.name for path in self.osm],
+            "gsd": list(self.gsd),
+            "seeds": list(self.seeds),
         }
 
     def sources(self) -> list[PairSource]:
@@ -157,13 +158,9 @@ def _range(gsd: Mapping[str, int]) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
 def build_shards(
     request: ShardRequest | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     **settings: Any,  # noqa: ANN401 - checked by ShardRequest
 ) -> ShardResult:
     """Builds a set of shards for pretraining.
