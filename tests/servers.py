@@ -4,6 +4,9 @@ Each is a context manager with a `url`, a log of `requests`, and `faults` by pat
 
     with FileServer({"/a.pbf": payload}) as server:
         server.fail("/a.pbf", CUT, times=1)
+
+GDAL can read from them under GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR only: it would hold Python's
+lock, and with it the servers, while it looks for side files.
 """
 
 import hashlib
@@ -13,15 +16,13 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing import get_context
-from multiprocessing.managers import BaseManager, NamespaceProxy
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
@@ -152,15 +153,12 @@ class Server(AbstractContextManager[Any]):
     def bytes_sent(self) -> int:
         return sum(sum(request.sent) for request in self.requests)
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         self._http = _HttpServer(("127.0.0.1", 0), _Handler)
         self._http.owner = self
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -730,38 +728,3 @@ class GDrive(Server):
             page = self._PAGE.format(url=self.url, id=name)
             return Reply(page.encode(), "text/html; charset=utf-8")
         return Reply(content, headers={"Content-Disposition": f'attachment; filename="{name}"'})
-
-
-_METHODS = ("start", "stop", "fail", "heal", "paths", "add_scene")
-
-
-class _Remote(NamespaceProxy):
-    """A server in another process: methods run there, and attributes are copies."""
-
-    _exposed_ = ("__getattribute__", "__setattr__", "__delattr__", *_METHODS)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _METHODS:
-            return lambda *args, **settings: self._callmethod(name, args, settings)
-        return super().__getattr__(name)
-
-
-class _Manager(BaseManager):
-    """Makes servers in a process of its own."""
-
-
-for _kind in (FileServer, StacServer, TileServer, HubServer, Geocoder, Overpass, GDrive):
-    _Manager.register(_kind.__name__, _kind, _Remote)
-
-
-@contextmanager
-def apart(kind: type[Server], *args: Any, **settings: Any) -> Iterator[Any]:
-    """A running server in a process of its own.
-
-    For clients that hold Python's lock while they wait, as GDAL does when it opens a file.
-    """
-    with _Manager(ctx=get_context("spawn")) as manager:
-        server = getattr(manager, kind.__name__)(*args, **settings)
-        server.start()
-        yield server
-        server.stop()
