@@ -27,6 +27,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
 EXIT_INCOMPLETE = 4
+EXIT_BELOW = 5
 
 # The first class that fits decides; everything else that is known exits with EXIT_FAILED.
 EXIT_CODES: tuple[tuple[type[GeolinkError], int], ...] = (
@@ -73,6 +74,24 @@ def escape(text: str) -> str:
     return escape_markup(" ".join(text.split()))
 
 
+def is_quiet() -> bool:
+    """True where only errors are wanted."""
+    return bool(_settings["quiet"])
+
+
+def stage_bars() -> Progress:
+    """Bars for the stages of a workflow, which show nothing where nobody looks."""
+    return Progress(
+        TextColumn("{task.description:<18}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=is_quiet() or not console.is_terminal,
+    )
+
+
 class StageProgress:
     """Shows the stages of a workflow as progress bars: `progress(stage, done, total)`."""
 
@@ -93,16 +112,8 @@ def progress_bars() -> Iterator[StageProgress]:
 
     An interruption leaves a word on how to go on.
     """
-    columns = (
-        TextColumn("{task.description:<18}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    disable = bool(_settings["quiet"]) or not console.is_terminal
     try:
-        with Progress(*columns, console=console, disable=disable) as progress:
+        with stage_bars() as progress:
             yield StageProgress(progress)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")

@@ -20,6 +20,8 @@ from geolink.models.pretraining import Pretraining
 Objective: TypeAlias = Literal["reconstruction", "contrast", "consistency"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
+RELEASED_MOST_NODES = 10  # masked nodes per graph in the released code
+
 _VARIANCE_FLOOR = 1e-6  # of a patch without structure
 
 
@@ -59,11 +61,6 @@ class ObjectiveConfig:
             raise ConfigError("most_masked_nodes is at least 3, one for each node type")
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(f"the temperature is a positive number, not {self.temperature}")
-
-    @classmethod
-    def released(cls) -> Self:
-        """The compatibility profile: at most 10 masked nodes per graph, as the released code."""
-        return cls(most_masked_nodes=10)
 
     @property
     def uses_osm(self) -> bool:

@@ -13,6 +13,12 @@ def world() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def launch() -> str:
+    """What all processes of one start of torchrun have in common, and no other start."""
+    names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
+    return " ".join(os.environ.get(name, "") for name in names)
+
+
 def gather(tensor: Tensor) -> Tensor:
     """(B, ...) tensors of all processes, joined in the order of the ranks, with their gradients.
 

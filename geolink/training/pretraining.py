@@ -151,8 +151,8 @@ class PretrainTask(nn.Module):
         losses = objectives(self.normalise(batch.images), batch.graphs, batch.masks)
         loss = objectives.config.total(losses)
         if objectives.config.uses_osm:
-            # The weights of a relation that no objects of the batch have get a gradient of zero, not
-            # none: processes must agree on which weights have one.
+            # The weights of a relation that no objects of the batch have get a gradient of zero,
+            # not none: processes must agree on which weights have one.
             weights = objectives.model.osm.parameters()
             loss = loss + 0 * torch.stack([weight.sum() for weight in weights]).sum()
         return {"loss": loss, **losses}
