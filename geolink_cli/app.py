@@ -10,6 +10,7 @@ from geolink import __version__
 from geolink_cli.fetch import fetch
 from geolink_cli.messages import report
 from geolink_cli.predict import predict
+from geolink_cli.pretrain import pretrain
 
 app = typer.Typer(
     name="geolink",
@@ -38,6 +39,7 @@ def geolink(
 
 app.command()(fetch)
 app.command()(predict)
+app.command()(pretrain)
 
 
 def main() -> None:
