@@ -31,8 +31,14 @@ class MapPair:
     gsd: float
 
 
-def error_map(pair: MapPair, legend: Legend) -> Plot:
-    """Reference, map, and where they differ; nothing is judged where the reference is unknown."""
+def error_map(pair: MapPair, legend: Legend, *, title: str = "") -> Plot:
+    """Reference, map, and where they differ; nothing is judged where the reference is unknown.
+
+    Args:
+        pair: what is shown.
+        legend: the classes.
+        title: what the map shows; it says so where the imagery is simulated.
+    """
     step = -(-max(pair.reference.shape) // _MOST_PIXELS)
     reference, predicted = (a[::step, ::step] for a in (pair.reference, pair.predicted))
     known = (reference != IGNORE) & (predicted != IGNORE)
@@ -57,6 +63,7 @@ def error_map(pair: MapPair, legend: Legend) -> Plot:
         axes.set_title(name, loc="left", fontsize=11)
         for spine in axes.spines.values():
             spine.set(color="#8a9199", linewidth=0.8)
+    plot.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
     _legend(plot, legend, np.union1d(reference, predicted), beside=stacked)
     metres = pair.gsd * max(pair.reference.shape[1], 1)
     panels[-1].set_xlabel(f"{metres:,.0f} m across", fontsize=9, color=_INK, loc="right")

@@ -64,7 +64,14 @@ def report_plots(report: Report) -> dict[str, Plot]:
         plots["robustness"] = robustness_plot(report)
     if report.of_kind("transfer"):
         plots["transfer"] = transfer_plot(report)
+    for plot in plots.values():
+        sign(plot, report.title)
     return plots
+
+
+def sign(plot: Plot, title: str) -> None:
+    """Says at the foot of a picture what it is of, and so whether imagery was simulated."""
+    plot.supxlabel(title, fontsize=8, color="#7a828b", x=0.01, ha="left", parse_math=False)
 
 
 def confusion_of(tally: Measured) -> ConfusionMatrix | None:
@@ -196,7 +203,7 @@ def robustness_plot(report: Report) -> Plot:
                 "without OSM",
                 color=SECOND,
                 fontsize=9,
-                va="bottom",
+                va="top",
                 transform=axes.get_yaxis_transform(),
             )
         axes.set_xlabel(LEVELS[kind])

@@ -2,8 +2,6 @@
 
 import math
 
-from geolink.metrics.intervals import Interval
-
 _LABELS = {
     "miou": "mean IoU",
     "mean_f1": "mean F1",
@@ -43,8 +41,7 @@ def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.4g}"
 
 
-def spread(interval: Interval) -> str:
+def spread(interval: tuple[float, float]) -> str:
     """Both ends of an interval; a dash where not known."""
-    if not math.isfinite(interval.low):
-        return UNKNOWN
-    return f"{number(interval.low)} to {number(interval.high)}"
+    low, high = interval
+    return f"{number(low)} to {number(high)}" if math.isfinite(low) else UNKNOWN

@@ -1,9 +1,11 @@
 """From a request to labelled data: places with labels, or folders of pictures."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from shapely import MultiPolygon
 
@@ -15,7 +17,8 @@ from geolink.datasets.folders import (
     PictureSegments,
     PictureValues,
 )
-from geolink.datasets.pictures import PictureGraphs
+from geolink.datasets.pictures import GraphsOfPictures, PictureGraphs
+from geolink.datasets.released import GRAPHS, TAG_ENCODER, ReleasedGraphs
 from geolink.datasets.scenes import SceneCells, SceneTiles
 from geolink.errors import ConfigError, InputError
 from geolink.graphs.scene import SceneGraphs
@@ -34,6 +37,8 @@ from geolink.workflows.acquire import gather
 from geolink.workflows.request import PredictRequest, SourceRequest
 from geolink.workflows.scene import TILE_SIDE, Scene, build_scene, tag_semantics
 from geolink.workflows.site import NO_OSM, Supply, locate, way_out_named
+
+logger = logging.getLogger(__name__)
 
 OSM_LABELS = "osm"
 
@@ -114,10 +119,9 @@ def labelled_data(
         InputError: images or labels cannot be used, or have unknown classes.
         UnavailableError: a source is not here and cannot be fetched.
     """
-    encoder, counts = tag_semantics(card, offline=request.offline)
-    semantics = _Semantics(encoder, counts, card.config.coverage_side)
     if request.data is not None:
-        return _pictures(request, card, semantics)
+        return _pictures(request, card)
+    semantics = _Semantics.of(card, offline=request.offline)
     network = Network(offline=request.offline, progress=progress)
     supply = Supply(Cache(), network)
     places = [replace(request, cities=(), city=city) for city in request.cities] or [request]
@@ -134,6 +138,11 @@ class _Semantics:
     key_counts: dict[str, int]
     coverage_side: int | None
 
+    @classmethod
+    def of(cls, card: ModelCard, *, offline: bool) -> Self:
+        encoder, counts = tag_semantics(card, offline=offline)
+        return cls(encoder, counts, card.config.coverage_side)
+
     def of_scene(self, entities: OsmEntities | None) -> SceneGraphs | None:
         if entities is None:
             return None
@@ -145,13 +154,12 @@ class _Semantics:
         return TileGraphs(self.encoder, self.key_counts, coverage_side=self.coverage_side)
 
 
-def _pictures(request: LabelledRequest, card: ModelCard, semantics: _Semantics) -> LabelledData:
+def _pictures(request: LabelledRequest, card: ModelCard) -> LabelledData:
     folder = request.data
     assert folder is not None
     if not folder.is_dir():
         raise InputError(f"the folder {folder} does not exist; check the path")
-    osm = None if request.osm in (None, NO_OSM) else Path(str(request.osm))
-    graphs = None if request.osm == NO_OSM else PictureGraphs(semantics.of_tiles(), osm)
+    graphs = _picture_graphs(request, folder, card)
     side = card.config.image_size
     if request.task == "classify":
         return PictureClasses(folder, graphs=graphs, side=side)
@@ -162,6 +170,26 @@ def _pictures(request: LabelledRequest, card: ModelCard, semantics: _Semantics) 
         return PictureValues(folder, columns=columns, graphs=graphs, side=side)
     legend = card.legend if card.has_head else UFZ
     return PictureSegments(folder, legend=legend, graphs=graphs, side=side)
+
+
+def _picture_graphs(
+    request: LabelledRequest, folder: Path, card: ModelCard
+) -> GraphsOfPictures | None:
+    """How the OSM objects of pictures are found, None where there are none to be seen."""
+    if request.osm == NO_OSM:
+        return None
+    if request.osm is None and (folder / GRAPHS).is_dir():
+        if card.tag_encoder.startswith(TAG_ENCODER):
+            return ReleasedGraphs(folder / GRAPHS)
+        logger.warning(
+            "the graphs in %s hold CLIP vectors, which this model does not read (%s); images are "
+            "taken alone",
+            folder / GRAPHS,
+            card.tag_encoder,
+        )
+        return None
+    osm = None if request.osm is None else Path(str(request.osm))
+    return PictureGraphs(_Semantics.of(card, offline=request.offline).of_tiles(), osm)
 
 
 def _place(

@@ -1,0 +1,392 @@
+"""`evaluate`: a model and labelled data in, figures with intervals and a report out."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geolink.checkpoint import load_model
+from geolink.datasets.base import LabelledData
+from geolink.errors import ConfigError
+from geolink.files import full_disk_named
+from geolink.legend import Legend
+from geolink.metrics.tally import Measured
+from geolink.models.geolink import GeoLink
+from geolink.reports.compare import Comparison, compare
+from geolink.reports.files import load_report, report_record
+from geolink.reports.maps import MapPair, error_map
+from geolink.reports.record import Condition, Report, figure_names
+from geolink.reports.thresholds import Shortfall, parse_thresholds, shortfalls
+from geolink.reports.write import require_report_folder, write_report
+from geolink.sources.base import SourceInfo
+from geolink.sources.cache import Cache
+from geolink.sources.network import Network
+from geolink.workflows import evaluate_maps as maps
+from geolink.workflows import evaluate_samples as samples
+from geolink.workflows.acquire import local_model
+from geolink.workflows.evaluation_request import PROBES, EvaluateRequest
+from geolink.workflows.inference import pick_device
+from geolink.workflows.labelled import labelled_data
+from geolink.workflows.mapping import open_model
+from geolink.workflows.progress import Progress, silent
+from geolink.workflows.site import Supply
+from geolink.workflows.trials import Trial, trials_of
+
+SIMULATED = (
+    "Simulated imagery: rendered from OpenStreetMap, not observed. The figures say how well the "
+    "model does under simulated light, not on photographs."
+)
+WEAK = (
+    "Weak reference: OpenStreetMap's own zones. Every object that gave a label is hidden from the "
+    "model. The figures say how well mapped zones are found again, not how right a map is on the "
+    "ground."
+)
+_ONE_CLASS = "The reference has the class {} only: figures over classes say little."
+_FEW = 10  # samples below which no claim is made
+
+Runs = list[Mapping[str, Measured]]
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What an evaluation found.
+
+    Attributes:
+        report: all figures.
+        page: the HTML page; None where no report was asked for.
+        missed: figures below the values asked for.
+        seconds: wall time.
+    """
+
+    report: Report
+    page: Path | None
+    missed: list[Shortfall]
+    seconds: float
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        names = [n for n in ("miou", "accuracy", "r2") if n in self.report.main.figures]
+        values = ", ".join(f"{n} {self.report.main.figures[n].value:.3f}" for n in names)
+        line = f"{self.report.title}: {values}, in {self.seconds:.0f} s"
+        line += f"; {self.page}" if self.page else ""
+        for shortfall in self.missed:
+            line += f"; FAILED: {shortfall.sentence}"
+        return line
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain JSON data: that of the report, without the sums per block."""
+        record = report_record(self.report)
+        for condition in record["conditions"]:
+            del condition["blocks"]
+        missed = [asdict(shortfall) for shortfall in self.missed]
+        page = None if self.page is None else str(self.page)
+        return {**record, "page": page, "missed": missed, "seconds": self.seconds}
+
+
+@dataclass
+class _Findings:
+    """What the trials gave, before it is summed up."""
+
+    legend: Legend
+    trials: dict[Trial, Runs] = field(default_factory=dict)
+    without: Runs = field(default_factory=list)
+    pictures: list[MapPair] = field(default_factory=list)
+    sources: list[SourceInfo] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    others: list[Condition] = field(default_factory=list)
+
+
+def evaluate(
+    request: EvaluateRequest | None = None,
+    progress: Progress = silent,
+    **settings: Any,  # noqa: ANN401 - checked by EvaluateRequest
+) -> EvaluateResult:
+    """Measures a model on labelled data under one protocol.
+
+    Args:
+        request: what to do; or give its fields by name.
+        progress: called with (stage, done, total).
+        **settings: fields of an `EvaluateRequest`.
+
+    Raises:
+        ConfigError: settings contradict one another, or do not fit the model.
+        InputError: images or labels cannot be used.
+        UnavailableError: data or a model is not here and cannot be fetched.
+        OutputError: the report cannot be written.
+    """
+    request = request or EvaluateRequest(**settings)
+    started = time.monotonic()
+    if request.report is not None:
+        require_report_folder(request.report, overwrite=request.overwrite)
+    device = pick_device(request.device)
+    supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
+    model = _model(request, supply).to(device)
+    if request.data is None and request.protocol == "segment":
+        findings = _on_places(request, model, supply, device, progress)
+    else:
+        findings = _on_samples(request, model, device, progress)
+    report = _report(request, model, findings)
+    thresholds = _thresholds(request, report.legend)
+    page = None
+    if request.report is not None:
+        pictures = {
+            pair.name: error_map(pair, report.legend, title=f"{pair.name}: {report.title}")
+            for pair in findings.pictures
+        }
+        page = write_report(request.report, report, maps=pictures, overwrite=request.overwrite)
+    missed = shortfalls(report, thresholds)
+    return EvaluateResult(report, page, missed, time.monotonic() - started)
+
+
+def compare_reports(first: Path, second: Path) -> Comparison:
+    """The difference of two reports, second minus first, with intervals.
+
+    Raises:
+        InputError: a report cannot be read, or they measure other things.
+    """
+    return compare(load_report(first), load_report(second))
+
+
+def _model(request: EvaluateRequest, supply: Supply) -> GeoLink:
+    """The model, with a head where the protocol needs one; thresholds are checked first."""
+    spec = local_model(request.model, supply)
+    if request.protocol in PROBES:
+        return load_model(spec, offline=request.offline)
+    model = open_model(spec)
+    _thresholds(request, model.card.legend)
+    return model
+
+
+def _thresholds(request: EvaluateRequest, legend: Legend) -> dict[str, float]:
+    names = figure_names(request.measures, legend, request.distances_m)
+    return parse_thresholds(request.fail_under, names)
+
+
+def _on_places(
+    request: EvaluateRequest,
+    model: GeoLink,
+    supply: Supply,
+    device: torch.device,
+    progress: Progress,
+) -> _Findings:
+    """The map that `predict` draws of each place, in every trial."""
+    legend = model.card.legend
+    if model.card.config.task != "segment":
+        raise ConfigError(
+            f"the model {model.card.name} answers the task {model.card.config.task}, and the "
+            "protocol segment measures maps; choose another model or protocol"
+        )
+    grounds = maps.survey(request, model, supply)
+    findings = _Findings(legend)
+    with_osm = any(ground.visible is not None for ground in grounds)
+    trials = trials_of(request, with_osm=with_osm)
+    _require_osm(trials, with_osm=with_osm)
+    simulated = any(ground.simulated for ground in grounds)
+    plan = [
+        (trial, seed, ground)
+        for trial in trials
+        for seed in _seeds(request, random=trial.is_random or simulated)
+        for ground in grounds
+    ]
+    steps = _Steps(progress, [len(ground.scene.tiles) for _, _, ground in plan])
+    with _work_folder(request) as work:
+        for (trial, seed, ground), step in zip(plan, steps, strict=True):
+            options: dict[str, Any] = {"seed": seed, "work": work, "device": device}
+            drawn, alone = maps.measure(ground, trial, model, request, **options, progress=step)
+            first = ground is grounds[0]
+            _add(
+                findings.trials.setdefault(trial, []),
+                maps.tally(ground, drawn, legend, request),
+                new=first,
+            )
+            if trial.kind == "main" and with_osm:
+                _add(findings.without, maps.tally(ground, alone, legend, request), new=first)
+            if trial.kind == "main" and seed == request.seed:
+                findings.pictures.append(maps.picture(ground, drawn))
+    baseline = maps.majority(grounds, legend, request)
+    findings.others.append(Condition.of("majority class", "baseline", [baseline], legend))
+    if len(grounds) > 1:
+        findings.others += _by_place(findings.trials[trials[0]], grounds, model)
+    findings.sources = [info for ground in grounds for info in maps.infos(ground)]
+    findings.notes += [SIMULATED] if simulated else []
+    findings.notes += [WEAK] if request.weak else []
+    return findings
+
+
+def _on_samples(
+    request: EvaluateRequest, model: GeoLink, device: torch.device, progress: Progress
+) -> _Findings:
+    """The model's answers to samples, or probes of its features, in every trial."""
+    data = labelled_data(request, model.card, progress=progress)
+    if request.protocol not in PROBES:
+        samples.require_fits(data, model, request)
+    with_osm = samples.has_osm(data)
+    trials = trials_of(request, with_osm=with_osm)
+    if any(trial.needs_osm for trial in trials):
+        raise ConfigError("OSM objects are disturbed on places only; give one instead of --data")
+    findings = _Findings(data.legend, sources=list(data.sources))
+    gsd = samples.gsd_of(request, data)
+    for trial in trials:
+        for seen in (True, False) if with_osm and trial.kind == "main" else (with_osm,):
+            runs = findings.trials.setdefault(trial, []) if seen == with_osm else findings.without
+            views = [
+                samples.View(trial, seed, gsd, seen)
+                for seed in _seeds(request, random=trial.is_random or request.protocol in PROBES)
+            ]
+            runs += _sample_runs(request, model, data, views, findings, device, progress)
+    findings.notes += _sample_notes(request, data, gsd)
+    return findings
+
+
+def _sample_runs(
+    request: EvaluateRequest,
+    model: GeoLink,
+    data: LabelledData,
+    views: Sequence[samples.View],
+    findings: _Findings,
+    device: torch.device,
+    progress: Progress,
+) -> Iterator[Mapping[str, Measured]]:
+    """One run per seed; features that no seed changes are computed once."""
+    options: dict[str, Any] = {"device": device, "progress": progress}
+    table = None
+    for view in views:
+        if request.protocol in PROBES:
+            if table is None or view.trial.is_random:
+                table = samples.features(model, data, view, request, **options)
+            yield samples.probe(table, data, request, view.seed)
+            continue
+        blocks, pair = samples.measure_answers(model, data, data.keys, view, request, **options)
+        if pair is not None and not findings.pictures:
+            findings.pictures.append(pair)
+        yield blocks
+
+
+def _sample_notes(request: EvaluateRequest, data: LabelledData, gsd: float) -> list[str]:
+    """What a reader must know of figures on samples."""
+    notes = [SIMULATED] if data.simulated else []
+    notes += [WEAK] if request.weak else []
+    if len(data) < _FEW:
+        notes.append(
+            f"{len(data)} samples: a check that the files are read and the model runs, "
+            "and no measure of accuracy."
+        )
+    if data.task in ("segment", "change") and not (request.gsd or data.gsd_range):
+        notes.append(
+            f"The pictures do not say their scale; {gsd:g} m per pixel is assumed (--gsd)."
+        )
+    return notes
+
+
+def _report(request: EvaluateRequest, model: GeoLink, findings: _Findings) -> Report:
+    """The findings as figures with intervals."""
+    legend = findings.legend
+    main, *rest = findings.trials
+    conditions = [Condition.of(main.name, "main", findings.trials[main], legend)]
+    if findings.without:
+        conditions.append(Condition.of("image alone", "no_osm", findings.without, legend))
+    for trial in rest:
+        runs, level = findings.trials[trial], trial.curve_level
+        conditions.append(Condition.of(trial.name, trial.kind, runs, legend, level=level))
+    simulated = any(info.simulated for info in findings.sources)
+    where = ", ".join(request.cities) or request.city or (request.data and request.data.name)
+    title = f"{model.card.name} on {where or findings.sources[0].description}"
+    return Report(
+        title=title + (" (simulated imagery)" if simulated else ""),
+        protocol=request.protocol,
+        measures=request.measures,
+        legend=legend,
+        seeds=tuple(request.seed + i for i in range(request.seeds)),
+        conditions=(*conditions, *findings.others),
+        model={"name": model.card.name, "sha256": model.card.sha256},
+        data=[asdict(info) for info in dict.fromkeys(findings.sources)],
+        settings=request.record(),
+        notes=(*findings.notes, *_one_class(conditions[0], legend)),
+    )
+
+
+def _one_class(main: Condition, legend: Legend) -> list[str]:
+    """The note that figures over classes need where the reference has but one."""
+    confusion = getattr(main.whole, "confusion", None)
+    if confusion is None or (confusion.referenced > 0).sum() != 1:
+        return []
+    return [_ONE_CLASS.format(legend.names[int(confusion.referenced.argmax())])]
+
+
+def _by_place(runs: Runs, grounds: Sequence[maps.Ground], model: GeoLink) -> Iterator[Condition]:
+    """The main trial place by place: one row of the matrix from place to place."""
+    for ground in grounds:
+        name, own = ground.scene.place.name, set(ground.names)
+        parts = [{k: tally for k, tally in run.items() if k in own} for run in runs]
+        yield Condition.of(
+            f"in {name}",
+            "transfer",
+            parts,
+            model.card.legend,
+            trained_on=model.card.name,
+            place=name,
+        )
+
+
+def _require_osm(trials: Sequence[Trial], *, with_osm: bool) -> None:
+    if not with_osm and any(trial.needs_osm for trial in trials):
+        raise ConfigError("OSM objects cannot be disturbed without OSM; leave out --osm none")
+
+
+def _seeds(request: EvaluateRequest, *, random: bool) -> range:
+    """The seeds of a trial: one where nothing depends on it."""
+    return range(request.seed, request.seed + (request.seeds if random else 1))
+
+
+def _add(runs: Runs, blocks: Mapping[str, Measured], *, new: bool) -> None:
+    """Takes up the blocks of a place: of a new run at its first place, else of the same run."""
+    if new:
+        runs.append(blocks)
+    else:
+        runs[-1] = {**runs[-1], **blocks}
+
+
+@contextmanager
+def _work_folder(request: EvaluateRequest) -> Iterator[Path]:
+    """Where tile scores are kept: beside the report, where a run that was cut finds them again."""
+    if request.report is None:
+        with tempfile.TemporaryDirectory(prefix="geolink-") as folder:
+            yield Path(folder)
+        return
+    work = request.report.parent / f".{request.report.name}.work"
+    with full_disk_named(work):
+        work.mkdir(exist_ok=True)
+    yield work
+    shutil.rmtree(work, ignore_errors=True)
+
+
+class _Steps:
+    """Progress of several parts as one, in tiles.
+
+    Args:
+        progress: told of the whole.
+        sizes: tiles of each part.
+    """
+
+    def __init__(self, progress: Progress, sizes: Sequence[int]) -> None:
+        self._progress = progress
+        self._sizes = sizes
+
+    def __iter__(self) -> Iterator[Progress]:
+        before = 0
+        for size in self._sizes:
+            yield self._from(before)
+            before += size
+
+    def _from(self, before: int) -> Progress:
+        def step(stage: str, done: int, _: int) -> None:
+            self._progress(stage, before + done, sum(self._sizes))
+
+        return step
