@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from geolink import __version__
+from geolink_cli.evaluate import evaluate
 from geolink_cli.fetch import fetch
+from geolink_cli.finetune import finetune
 from geolink_cli.messages import report
 from geolink_cli.predict import predict
 from geolink_cli.pretrain import pretrain
@@ -37,7 +39,9 @@ def geolink(
     """Maps of urban functional zones from a place name: imagery fused with OpenStreetMap."""
 
 
+app.command()(evaluate)
 app.command()(fetch)
+app.command()(finetune)
 app.command()(predict)
 app.command()(pretrain)
 
