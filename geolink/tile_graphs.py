@@ -86,6 +86,7 @@ class _Semantics:
     def __init__(self, encoder: TagEncoder, key_counts: Mapping[str, int]) -> None:
         self._encoder = encoder
         self._key_counts = key_counts
+        self._weighs: dict[str, bool] = {}
         self._known: dict[tuple[tuple[str, str], ...], NDArray[np.float32]] = {}
 
     def __call__(self, tags: Sequence[Mapping[str, str]]) -> NDArray[np.float32]:
@@ -104,6 +105,8 @@ class _Semantics:
 
     def _telling(self, tags: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """The tags that weigh anything; all of them where none does."""
-        items = tuple(tags.items())
-        telling = tuple(item for item in items if self._key_counts.get(tag_key(item[0]), 1) > 1)
-        return telling or items
+        weighs = self._weighs
+        for key in tags.keys() - weighs.keys():
+            weighs[key] = self._key_counts.get(tag_key(key), 1) > 1
+        telling = tuple(item for item in tags.items() if weighs[item[0]])
+        return telling or tuple(tags.items())
