@@ -72,10 +72,14 @@ def collect(
     Args:
         runs: sources with the numbers of their candidates.
         filters: what a candidate must offer.
+
+    Raises:
+        InputError: a source cannot be opened; a candidate that cannot be read is counted.
     """
     samples: dict[str, TileSample] = {}
     tally = Tally()
     for source, numbers in runs:
+        provenance = source.provenance().to_dict()
         for number in numbers:
             found = _read(source, number, filters)
             if isinstance(found, Rejection):
@@ -85,8 +89,7 @@ def collect(
             else:
                 samples[found.key] = found
                 tally.add(found)
-                if source.name not in tally.sources:
-                    tally.sources[source.name] = source.provenance().to_dict()
+                tally.sources[source.name] = provenance
     return list(samples.values()), tally
 
 

@@ -32,6 +32,7 @@ from geolink.sources.shard_parts import (
 from geolink.sources.specs import SIMULATED
 from geolink.workflows.progress import Progress, silent
 
+GSD_RANGE = (0.01, 1000.0)  # metres per pixel that can be asked for
 _WORK = ".build"  # within the output: lock, fingerprint, and the records of finished shards
 
 
@@ -71,13 +72,18 @@ class ShardRequest:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out))
+        object.__setattr__(self, "osm", tuple(map(Path, self.osm)))
         if self.side < 16 or self.shard_size < 1 or self.workers < 0:
             raise ConfigError(
                 "tiles need at least 16 pixels a side, shards one candidate, and workers are 0 or "
                 f"more; got {self.side}, {self.shard_size} and {self.workers}"
             )
-        if not all(0 < metres < float("inf") for metres in self.gsd):
-            raise ConfigError(f"ground sampling distances are positive metres, got {self.gsd}")
+        if not all(GSD_RANGE[0] <= metres <= GSD_RANGE[1] for metres in self.gsd):
+            raise ConfigError(
+                f"ground sampling distances are {GSD_RANGE[0]:g} to {GSD_RANGE[1]:g} m per pixel, "
+                f"got {', '.join(map(str, self.gsd))}"
+            )
         if len(self.osm) > 1 and self.imagery != SIMULATED:
             raise ConfigError("give one OSM file for images; several are for simulated imagery")
 

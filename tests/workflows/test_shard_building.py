@@ -193,11 +193,27 @@ def test_a_set_is_read_as_it_was_built(built):
         {"workers": -1},
         {"gsd": (0.0,)},
         {"gsd": (float("nan"),)},
+        {"gsd": (1.0, 1e-9)},
+        {"osm": ("a.pbf", "b.pbf")},
     ],
 )
 def test_impossible_requests_are_refused(wrong, inputs, tmp_path):
     with pytest.raises(ConfigError):
         ShardRequest(out=tmp_path / "set", **{**inputs, **wrong})
+
+
+def test_an_osm_file_that_cannot_be_read_ends_the_build_at_once(inputs, tmp_path):
+    broken = tmp_path / "broken.osm.pbf"
+    broken.write_bytes(b"no extract" * 50)
+    for imagery in (inputs["imagery"], "simulated"):
+        with pytest.raises(InputError, match=r"broken\.osm\.pbf is not a readable OSM PBF file"):
+            build_shards(out=tmp_path / "set", imagery=imagery, osm=(broken,))
+
+
+def test_paths_may_be_given_as_text(settings, built, tmp_path):
+    texts = {"imagery": str(settings["imagery"]), "osm": [str(settings["osm"][0])]}
+    again = build_shards(out=str(tmp_path / "set"), **{**settings, **texts})
+    assert contents(again.out) == contents(built.out)
 
 
 def test_wrong_outputs_are_refused(settings, tmp_path):
