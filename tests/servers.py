@@ -565,7 +565,10 @@ class HubServer(Server):
 
     def commit(self, repo: str, revision: str = "main") -> str:
         """The commit of a revision's present files."""
-        return hashlib.sha1(repr(sorted(self._files(repo, revision).items())).encode()).hexdigest()
+        digest = hashlib.sha1()
+        for name, content in sorted(self._files(repo, revision).items()):
+            digest.update(name.encode() + hashlib.sha1(content).digest())
+        return digest.hexdigest()
 
     def answer(self, request: Request) -> Reply:
         api = re.fullmatch(

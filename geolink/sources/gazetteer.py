@@ -77,7 +77,12 @@ def _geocoded(name: str, *, cache: Cache, network: Network) -> Entry:
             f"no place is called {name!r} in the cache or the catalogue, and --offline forbids to "
             f"ask the geocoder; {hint}"
         )
-    entry = geocode(name, cache=cache, network=network)
+    try:
+        entry = geocode(name, cache=cache, network=network)
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"no place in the cache or the catalogue is called {name!r} ({hint}), and {error}"
+        ) from error.__cause__
     if entry is None:
         raise UnavailableError(
             f"no place in the catalogue or on the map is called {name!r}; {hint}"

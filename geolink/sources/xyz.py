@@ -163,8 +163,11 @@ class TileMosaic:
             done += 1
             if self._network.progress is not None:
                 self._network.progress("fetching tiles", done, total)
-        absent = sum(self._path(tile).stat().st_size == 0 for tile in self._tiles)
+        empty = [path for path in map(self._path, self._tiles) if path.stat().st_size == 0]
+        absent = len(empty)
         if absent == total:
+            for path in empty:  # the server may be wrong today
+                path.unlink()
             raise UnavailableError(
                 f"{self._info.description} has no tile of this area; take a lower zoom, or check "
                 "the address"

@@ -3,6 +3,18 @@
 import pytest
 from synthetic import run_cli
 
+CLOSED = "http://127.0.0.1:9"  # nobody listens there
+
+
+@pytest.fixture(autouse=True)
+def closed_network(tmp_path_factory, monkeypatch):
+    """No server is reached, and the cache is fresh."""
+    monkeypatch.setenv("GEOLINK_CACHE", str(tmp_path_factory.mktemp("cache")))
+    for name in ("OSM_MIRROR", "STAC_URL", "NOMINATIM_URL", "OVERPASS_URL", "GDRIVE_URL"):
+        monkeypatch.setenv(f"GEOLINK_{name}", CLOSED)
+    monkeypatch.setenv("HF_ENDPOINT", CLOSED)
+
+
 OUTPUTS = {
     "--out": "map.gpkg",
     "--raster": "classes.tif",

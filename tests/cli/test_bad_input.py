@@ -251,19 +251,38 @@ def test_a_device_that_is_not_there(here, predict):
 @pytest.mark.parametrize(
     ("city", "words"),
     [
-        ("helsinkii", ["helsinkii", "did you mean", "helsinki"]),
-        ("Helsinki", ["--imagery"]),
-        ("qqqqqqqq", ["qqqqqqqq", "bounding box"]),
+        ("helsinkii", ["'helsinkii'", "did you mean Helsinki"]),
+        ("qqqqqqqq", ["'qqqqqqqq'", "--bbox"]),
+        (
+            "Helsinki",
+            ["OSM extract Helsinki", "`geolink fetch --city Helsinki --imagery sentinel2`"],
+        ),
     ],
 )
 def test_a_city_without_data(here, small_model, city, words):
-    outcome = run_cli("predict", "--city", city, "--model", small_model, cwd=here)
+    options = ["--city", city, "--model", small_model]
+    outcome = run_cli("predict", *options, "--offline", cwd=here)
+    assert_refused(outcome, 3, "--offline forbids", *words, folder=here)
+
+
+def test_all_that_is_missing_is_named_at_once(here):
+    options = ["--bbox", "24.93,60.16,24.94,60.17", "--model", "hf:lab/tiny", "--offline"]
+    outcome = run_cli("predict", *options, cwd=here)
+    command = "geolink fetch --bbox 24.93,60.16,24.94,60.17 --imagery sentinel2 --model hf:lab/tiny"
+    words = ["the model hf:lab/tiny", "the OSM extract", "the sentinel2 imagery", f"`{command}`"]
     assert_refused(outcome, 3, *words, folder=here)
 
 
-def test_a_city_without_an_extract(here, small_model):
-    options = ["--city", "Helsinki", "--imagery", "simulated", "--model", small_model]
-    assert_refused(run_cli("predict", *options, cwd=here), 3, "--osm", folder=here)
+@pytest.mark.parametrize(
+    ("city", "words"),
+    [
+        ("Helsinki", ["cannot be reached", "`geolink fetch --city Helsinki --imagery sentinel2`"]),
+        ("helsinkii", ["cannot be reached", "did you mean Helsinki"]),
+    ],
+)
+def test_without_a_network(here, small_model, city, words):
+    outcome = run_cli("predict", "--city", city, "--model", small_model, cwd=here)
+    assert_refused(outcome, 3, *words, folder=here)
 
 
 def test_a_model_that_is_not_there(here, predict):
