@@ -1,13 +1,17 @@
 """Small regions of a class map given to their neighbours, block by block and exactly.
 
 A region is a 4-connected set of pixels of one class. Regions are found per block and joined across
-block borders, so that only numbers per region are held in memory and the result does not depend on
-the size of the blocks.
+block borders. What becomes of a small region follows from its cluster, which is the small regions
+that it hangs together with, and from the classes around that. A cluster is decided as soon as the
+last of its rows has passed, and forgotten. So the result does not depend on the size of the blocks,
+and memory follows the width of the map and the open clusters, beside one byte per region.
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +21,9 @@ from scipy.sparse.csgraph import connected_components
 
 from geolink.grid import GridSpec, PixelWindow
 from geolink.legend import IGNORE
+
+# Pixels a side of the blocks in which regions are found.
+BLOCK_SIDE = 512
 
 ReadClasses = Callable[[PixelWindow], NDArray[np.uint8]]
 
@@ -39,7 +46,7 @@ class RegionGraph:
 
 
 def sieved_blocks(
-    read: ReadClasses, grid: GridSpec, *, min_pixels: int, side: int = 1024
+    read: ReadClasses, grid: GridSpec, *, min_pixels: int, side: int = BLOCK_SIDE
 ) -> Iterator[tuple[PixelWindow, NDArray[np.uint8]]]:
     """The blocks of a class map without regions of fewer than `min_pixels` pixels.
 
@@ -54,23 +61,31 @@ def sieved_blocks(
         side: block height and width, pixels.
 
     Yields:
-        Each block's window and its class ids.
+        Each block's window and its class ids, row by row.
     """
-    graph, region_of_label = _find_regions(read, grid, side)
-    _, classes = merge_small(graph, min_pixels)
-    class_of_label = np.append(classes[region_of_label], np.uint8(IGNORE))  # label -1: no data
+    sieve = _Sieve(min_pixels, grid.width)
+    for band in bands(grid, side):
+        sieve.add(read, band, last=band[-1].row_off + side >= grid.height)
+    class_of_label = np.append(np.frombuffer(sieve.classes, np.uint8), np.uint8(IGNORE))
     start = 0
     for window in grid.blocks(side):
-        labels, count = _label(read(window), start)
-        yield window, class_of_label[labels]
+        labels, count = label(read(window), start)
+        yield window, class_of_label[labels]  # the last one, of label -1, is "no data"
         start += count
+
+
+def bands(grid: GridSpec, side: int) -> Iterator[list[PixelWindow]]:
+    """The blocks of a grid, row of blocks by row of blocks."""
+    for _, windows in itertools.groupby(grid.blocks(side), key=lambda window: window.row_off):
+        yield list(windows)
 
 
 def merge_small(graph: RegionGraph, min_size: float) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Join regions smaller than `min_size`, smallest first, to the class most around them.
 
     That is the class with the longest common border (the lower one where two are equal); the
-    region and its neighbours of that class become one. A region without neighbours stays.
+    region and its neighbours of that class become one. Of regions of one size, the one with the
+    lowest index in its group is first. A region without neighbours stays.
 
     Returns:
         (n,) index of the region that stands for each one's group, and (n,) class of that group.
@@ -80,22 +95,24 @@ def merge_small(graph: RegionGraph, min_size: float) -> tuple[NDArray[np.int64],
     for (a, b), length in zip(graph.pairs.tolist(), graph.borders.tolist(), strict=True):
         borders[a][b] = borders[b][a] = length
     owner = np.arange(len(classes))
-    queue = [(size, region) for region, size in enumerate(sizes) if size < min_size]
+    lowest = list(range(len(classes)))  # index in a region's group, whichever stands for it
+    queue = [(size, region, region) for region, size in enumerate(sizes) if size < min_size]
     heapq.heapify(queue)
     while queue:
-        size, region = heapq.heappop(queue)
+        size, _, region = heapq.heappop(queue)
         if owner[region] != region or sizes[region] != size or not borders[region]:
             continue  # joined to another, grown since, or alone
         best = _class_most_around(borders[region], classes)
         group = [region, *(n for n in borders[region] if classes[n] == best)]
         kept = max(group, key=lambda r: (len(borders[r]), -r))  # the long list stays where it is
         classes[kept], sizes[kept] = best, sum(sizes[r] for r in group)
+        lowest[kept] = min(lowest[r] for r in group)
         for absorbed in group:
             if absorbed != kept:
                 owner[absorbed] = kept
                 _move_borders(borders, absorbed, kept)
         if sizes[kept] < min_size:
-            heapq.heappush(queue, (sizes[kept], kept))
+            heapq.heappush(queue, (sizes[kept], lowest[kept], kept))
     owner = _roots(owner)
     return owner, np.asarray(classes, dtype=np.uint8)[owner]
 
@@ -125,7 +142,7 @@ def _roots(owner: NDArray[np.int64]) -> NDArray[np.int64]:
     return owner
 
 
-def _label(classes: NDArray[np.uint8], start: int) -> tuple[NDArray[np.int64], int]:
+def label(classes: NDArray[np.uint8], start: int) -> tuple[NDArray[np.int64], int]:
     """Number the regions of one block from `start`, -1 where "no data", and count them."""
     labels = np.full(classes.shape, -1, np.int64)
     count = 0
@@ -137,35 +154,117 @@ def _label(classes: NDArray[np.uint8], start: int) -> tuple[NDArray[np.int64], i
     return labels, count
 
 
-def _find_regions(
-    read: ReadClasses, grid: GridSpec, side: int
-) -> tuple[RegionGraph, NDArray[np.int64]]:
-    """Regions of the whole map, in the order of their first pixels, and the region of each label.
+class _Sieve:
+    """What is known of a map that is read row of blocks by row of blocks.
 
-    Labels are those of `_label` over the blocks in order.
+    Within a row of blocks, regions carried over from above and then the labels of the blocks are
+    numbered from 0. Only regions that may still change are carried on: those that meet the last
+    row of pixels, those of clusters that do, and the neighbours of these.
+
+    Attributes:
+        classes: class of each label so far, as `label` numbers them over the blocks in order; of
+            labels in clusters that are open, the class they came with.
     """
-    parts: list[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]] = []
-    contacts: list[NDArray[np.int64]] = [np.zeros((0, 3), np.int64)]
-    above = np.full(grid.width, -1, np.int64)  # last row of the blocks above
-    start = 0
-    for window in grid.blocks(side):
-        classes = read(window)
-        labels, count = _label(classes, start)
-        if window.col_off == 0:
-            left = np.full(window.height, -1, np.int64)
-        cols = window.slices[1]
-        contacts += [
-            _contacts(np.vstack([above[cols], labels])),
-            _contacts(np.column_stack([left, labels]).T),
-        ]
-        parts.append(_measure(classes, labels, window, start, count, grid.width))
-        above[cols], left = labels[-1], labels[:, -1]
-        start += count
-    if start == 0:
+
+    def __init__(self, min_pixels: int, width: int) -> None:
+        self.classes = bytearray()
+        self._min_pixels = min_pixels
         none = np.zeros(0, np.int64)
-        return RegionGraph(none.astype(np.uint8), none, none.reshape(0, 2), none), none
-    classes, sizes, firsts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _join(classes, sizes, firsts, np.concatenate(contacts))
+        self._known = RegionGraph(none.astype(np.uint8), none, none.reshape(0, 2), none)
+        self._firsts = none
+        self._labels = self._owners = none  # labels of the regions carried that are small
+        self._above = np.full(width, -1, np.int64)  # region of each pixel of the last row
+
+    def add(self, read: ReadClasses, band: Iterable[PixelWindow], *, last: bool) -> None:
+        """Read the next row of blocks, and decide what it completes."""
+        known, carried, before = self._known, len(self._firsts), len(self.classes)
+        parts, contacts = self._scan(read, band)
+        classes, sizes, firsts = (
+            np.concatenate(column)
+            for column in zip((known.classes, known.sizes, self._firsts), *parts, strict=True)
+        )
+        contacts = [np.column_stack([known.pairs, known.borders]), *contacts]
+        graph, firsts, region = _join(classes, sizes, firsts, np.concatenate(contacts))
+        self.classes += classes[carried:].tobytes()
+        labels = np.append(self._labels, before + np.arange(len(classes) - carried))
+        owners = np.append(region[self._owners], region[carried:])
+
+        goes_on = np.zeros(len(firsts), bool)
+        if not last:
+            goes_on[region[self._above[self._above >= 0]]] = True
+        waits, sieved = _settle(graph, goes_on, self._min_pixels)
+        settled = (graph.sizes < self._min_pixels)[owners] & ~waits[owners]
+        np.frombuffer(self.classes, np.uint8)[labels[settled]] = sieved[owners[settled]]
+
+        about_waiting = waits[graph.pairs].any(axis=1)
+        kept = goes_on | waits
+        kept[graph.pairs[about_waiting]] = True
+        index = np.append(np.cumsum(kept) - 1, -1)
+        self._known = RegionGraph(
+            graph.classes[kept],
+            graph.sizes[kept],
+            index[graph.pairs[about_waiting]],
+            graph.borders[about_waiting],
+        )
+        self._firsts = firsts[kept]
+        self._labels, self._owners = labels[waits[owners]], index[owners[waits[owners]]]
+        if not last:
+            self._above = index[np.append(region, -1)[self._above]]
+
+    def _scan(
+        self, read: ReadClasses, band: Iterable[PixelWindow]
+    ) -> tuple[list[tuple[NDArray[Any], ...]], list[NDArray[np.int64]]]:
+        """Classes, sizes and first pixels of the labels of each block, and all contacts."""
+        parts: list[tuple[NDArray[Any], ...]] = []
+        contacts: list[NDArray[np.int64]] = []
+        start = len(self._firsts)
+        left = np.zeros(0, np.int64)
+        for window in band:
+            classes = read(window)
+            labels, count = label(classes, start)
+            if window.col_off == 0:
+                left = np.full(window.height, -1, np.int64)
+            cols = window.slices[1]
+            contacts += [
+                _contacts(np.vstack([self._above[cols], labels])),
+                _contacts(np.column_stack([left, labels]).T),
+            ]
+            parts.append(_measure(classes, labels, window, start, count, len(self._above)))
+            self._above[cols], left = labels[-1], labels[:, -1]
+            start += count
+        return parts, contacts
+
+
+def _settle(
+    graph: RegionGraph, goes_on: NDArray[np.bool_], min_pixels: int
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """Which small regions must wait, since their cluster goes on, and the class of all others."""
+    small = graph.sizes < min_pixels
+    a, b = graph.pairs.T
+    between = small[a] & small[b]
+    count, cluster = components(len(small), graph.pairs[between])
+    open_clusters = np.zeros(count, bool)
+    open_clusters[cluster[small & goes_on]] = True
+    waits = small & open_clusters[cluster]
+    ready = small & ~waits
+    near = ready[a] | ready[b]
+    chosen = ready.copy()
+    chosen[graph.pairs[near]] = True
+    index = np.cumsum(chosen) - 1
+    part = RegionGraph(
+        graph.classes[chosen], graph.sizes[chosen], index[graph.pairs[near]], graph.borders[near]
+    )
+    classes = graph.classes.copy()
+    classes[chosen] = merge_small(part, min_pixels)[1]
+    return waits, classes
+
+
+def components(count: int, links: NDArray[np.int64]) -> tuple[int, NDArray[np.int64]]:
+    """Number of connected components of `count` things, and (count,) the one of each."""
+    ones = np.ones(len(links), bool)
+    graph = coo_array((ones, (links[:, 0], links[:, 1])), shape=(count, count))
+    found, component = connected_components(graph, directed=False)
+    return int(found), component.astype(np.int64)
 
 
 def _contacts(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -210,22 +309,25 @@ def _join(
     sizes: NDArray[np.int64],
     firsts: NDArray[np.int64],
     contacts: NDArray[np.int64],
-) -> tuple[RegionGraph, NDArray[np.int64]]:
-    """Make one region of the labels that touch across a block border and have the same class."""
-    n = len(classes)
+) -> tuple[RegionGraph, NDArray[np.int64], NDArray[np.int64]]:
+    """Make one region of the labels that touch across a block border and have the same class.
+
+    Returns:
+        The regions in the order of their first pixels, these pixels, and the region of each label.
+    """
     a, b, length = contacts.T
     same = classes[a] == classes[b]
-    links = coo_array((np.ones(same.sum(), bool), (a[same], b[same])), shape=(n, n))
-    count, component = connected_components(links, directed=False)
+    count, component = components(len(classes), contacts[same, :2])
     first = np.full(count, np.iinfo(np.int64).max)
     np.minimum.at(first, component, firsts)
+    order = np.argsort(first)
     rank = np.empty(count, np.int64)
-    rank[np.argsort(first)] = np.arange(count)
-    region = rank[component]  # regions count in the order of their first pixels
+    rank[order] = np.arange(count)
+    region = rank[component]
     of_region = np.zeros(count, np.uint8)
     of_region[region] = classes
     area = np.zeros(count, np.int64)
     np.add.at(area, region, sizes)
     pairs = np.sort(np.column_stack([region[a[~same]], region[b[~same]]]), axis=1)
     summed = _summed(pairs, length[~same])
-    return RegionGraph(of_region, area, summed[:, :2], summed[:, 2]), region
+    return RegionGraph(of_region, area, summed[:, :2], summed[:, 2]), first[order], region

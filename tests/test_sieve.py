@@ -45,10 +45,11 @@ def test_no_small_region_remains(seed: int, smooth: float) -> None:
     assert min(region_sizes(sieved(noisy(seed, smooth, 0.0), 40))) >= 40
 
 
-@pytest.mark.parametrize("side", [13, 64, 149])
-def test_the_block_size_changes_nothing(side: int) -> None:
-    classes = noisy(3, 1.0, 0.1)
-    np.testing.assert_array_equal(sieved(classes, 30, side), sieved(classes, 30))
+@pytest.mark.parametrize("side", [7, 13, 64, 149])
+@pytest.mark.parametrize(("smooth", "min_pixels"), [(0.0, 5), (1.0, 30), (2.0, 60)])
+def test_the_block_size_changes_nothing(side: int, smooth: float, min_pixels: int) -> None:
+    classes = noisy(3, smooth, 0.1)
+    np.testing.assert_array_equal(sieved(classes, min_pixels, side), sieved(classes, min_pixels))
 
 
 def test_no_data_stays_and_takes_nothing() -> None:
