@@ -255,9 +255,11 @@ def _failures_named(scene: Scene, address: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if error.__cause__ is None:  # it was read, and is of no use
-            raise InputError(f"the scene {scene.name} cannot be used: {error}") from error
         host = urlsplit(address).netloc.rpartition("@")[2]
+        if error.__cause__ is None:  # it was read, and is of no use, perhaps since it was cut
+            raise UnavailableError(
+                f"the scene {scene.name} cannot be used: {error} (as {host} sent it)"
+            ) from error
         raise UnavailableError(
             f"the scene {scene.name} cannot be read from {host}: {_reason(error)}; run the same "
             "command again, which goes on where it stopped"

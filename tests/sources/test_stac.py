@@ -22,7 +22,7 @@ from scenes import (
 )
 from servers import BROKEN, BUSY, CUT, HTML, NOT_FOUND, WRONG_BYTES, StacServer, slow
 
-from geolink.errors import InputError, UnavailableError
+from geolink.errors import UnavailableError
 from geolink.grid import WGS84, Bounds, reproject_bounds, utm_crs
 from geolink.sources.network import Network
 from geolink.sources.specs import StacImagery, parse_imagery
@@ -433,7 +433,7 @@ def test_a_file_with_other_bands_is_told(server, tmp_path):
     server.add_scene(
         "a", {"image": path}, date="2025-06-01T00:00:00Z", cloud_cover=1, collection="c"
     )
-    with pytest.raises(InputError, match=r"scene a cannot be used: grey\.tif has 1 band"):
+    with pytest.raises(UnavailableError, match=r"scene a cannot be used: grey\.tif has 1 band"):
         plan(server, parse_imagery(f"stac:{server.url}#c/image"))
 
 
