@@ -75,7 +75,10 @@ def _by_blocks(data: LabelledData, *, seed: int, block_m: float | None, side: in
             for key, item in data.items.items()
             if item.city == city and item.position is not None
         }
-        parts.append(block_split(positions, block_m=block_m or 4 * tile, buffer_m=tile, seed=seed))
+        # Centres that are two tiles apart leave one tile between.
+        parts.append(
+            block_split(positions, block_m=block_m or 4 * tile, buffer_m=2 * tile, seed=seed)
+        )
     joined = {
         name: tuple(sorted(key for part in parts for key in part.part(name))) for name in PARTS
     }
@@ -87,9 +90,10 @@ def require_classes(data: LabelledData, split: Split) -> None:
     """Check that there is something to tell apart in the training samples.
 
     Raises:
-        InputError: nothing is labelled, or everything is of one class.
+        InputError: nothing is labelled, or everything is of one class or one number.
     """
     if data.task == "regress":
+        _require_numbers(data, split)
         return
     pixels = data.counts(split.train).sum(axis=0)
     if not pixels.any():
@@ -101,4 +105,14 @@ def require_classes(data: LabelledData, split: Split) -> None:
         raise InputError(
             f"the {len(split.train)} training samples have the class {only!r} only; a model needs "
             "two or more to tell apart"
+        )
+
+
+def _require_numbers(data: LabelledData, split: Split) -> None:
+    values = np.stack([data.label(key) for key in split.train])
+    alike = np.flatnonzero(values.min(axis=0) == values.max(axis=0)).tolist()
+    if alike:
+        raise InputError(
+            f"{data.legend.names[alike[0]]!r} is the same in all {len(values)} training samples; a "
+            "model needs numbers that differ"
         )

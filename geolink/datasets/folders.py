@@ -17,10 +17,13 @@ from geolink.errors import InputError
 from geolink.legend import IGNORE, UFZ, Legend, new_legend
 from geolink.samples import Sample
 from geolink.sources.base import SourceInfo
+from geolink.sources.class_table import ClassTable, class_table
 
 VALUES = "values.csv"
 IMAGES, LABELS = ("img", "images", "image"), ("label", "labels", "mask", "masks")
 DATES = ("A", "B")
+# As the published tiles have them: 9 stands for what is none of the nine classes.
+UFZ_NUMBERS = class_table((), source="UFZ", legend=UFZ, ignore=(str(len(UFZ)),))
 
 
 class PictureData(LabelledData):
@@ -48,7 +51,7 @@ class PictureData(LabelledData):
         self._pictures = pictures
         self._graphs = graphs
         self._side = side
-        items = [Item(key, key.rpartition("/")[0]) for key in pictures]
+        items = [Item(key, folder.name) for key in pictures]
         super().__init__(task, legend, items, sources=[SourceInfo(folder.name)])
 
     def sample(self, key: str) -> Sample:
@@ -89,7 +92,7 @@ class PictureClasses(PictureData):
                 f"{folder} has {len(classes)} folders of pictures; classification needs one folder "
                 "for each of two or more classes"
             )
-        pictures = {f"{name}/{path.stem}": path for name in classes for path in found[name]}
+        pictures = _by_stem(folder, [path for name in classes for path in found[name]])
         legend = new_legend(folder.name, classes)
         self._ids = {key: legend.id_of(key.split("/")[0]) for key in pictures}
         super().__init__("classify", legend, pictures, folder=folder, graphs=graphs, side=side)
@@ -104,7 +107,7 @@ class PictureSegments(PictureData):
 
     Args:
         folder: the set.
-        legend: the classes; numbers from its length on are ignored.
+        table: classes of the numbers.
         graphs: finds the OSM objects of a picture; None where there is no OSM.
         side: height and width that pictures are brought to, pixels.
 
@@ -116,18 +119,29 @@ class PictureSegments(PictureData):
         self,
         folder: Path,
         *,
-        legend: Legend = UFZ,
+        table: ClassTable = UFZ_NUMBERS,
         graphs: GraphsOfPictures | None = None,
         side: int = 224,
     ) -> None:
-        pictures = _by_stem(_subfolder(folder, IMAGES))
-        self._labels = _matched(_by_stem(_subfolder(folder, LABELS)), pictures, folder)
-        super().__init__("segment", legend, pictures, folder=folder, graphs=graphs, side=side)
+        pictures = _pictures_of(folder, IMAGES)
+        self._labels = _matched(_pictures_of(folder, LABELS), pictures, folder)
+        self._table = table
+        self._ids = np.full(256, IGNORE, np.uint8)
+        for text, number in table.ids.items():
+            if text.isdecimal() and int(text) < len(self._ids):
+                self._ids[int(text)] = number
+        super().__init__("segment", table.legend, pictures, folder=folder, graphs=graphs, side=side)
 
     def label(self, key: str) -> NDArray[np.uint8]:
-        """(side, side) class ids."""
+        """(side, side) class ids.
+
+        Raises:
+            InputError: the picture of classes cannot be read, or holds a number without a class.
+        """
         numbers = class_picture(self._labels[key], self._side)
-        return np.where(numbers < len(self.legend), numbers, IGNORE).astype(np.uint8)
+        self._table.require(map(str, np.unique(numbers).tolist()), source=str(self._labels[key]))
+        labels: NDArray[np.uint8] = self._ids[numbers]
+        return labels
 
 
 class PictureChanges(PictureData):
@@ -147,9 +161,9 @@ class PictureChanges(PictureData):
     def __init__(
         self, folder: Path, *, graphs: GraphsOfPictures | None = None, side: int = 224
     ) -> None:
-        pictures = _by_stem(_subfolder(folder, DATES[:1]))
-        self._later = _matched(_by_stem(_subfolder(folder, DATES[1:])), pictures, folder)
-        self._labels = _matched(_by_stem(_subfolder(folder, LABELS)), pictures, folder)
+        pictures = _pictures_of(folder, DATES[:1])
+        self._later = _matched(_pictures_of(folder, DATES[1:]), pictures, folder)
+        self._labels = _matched(_pictures_of(folder, LABELS), pictures, folder)
         legend = new_legend(folder.name, ["unchanged", "changed"])
         super().__init__("change", legend, pictures, folder=folder, graphs=graphs, side=side)
 
@@ -190,8 +204,8 @@ class PictureValues(PictureData):
                 f"{folder / VALUES} names {missing[0]!r}, which is not in the folder"
                 + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
             )
-        self._values = {Path(name).with_suffix("").as_posix(): row for name, row in rows.items()}
-        pictures = {Path(name).with_suffix("").as_posix(): here[name] for name in rows}
+        pictures = _by_stem(folder, [here[name] for name in rows])
+        self._values = dict(zip(pictures, rows.values(), strict=True))
         legend = new_legend(folder.name, names)
         super().__init__("regress", legend, pictures, folder=folder, graphs=graphs, side=side)
 
@@ -221,7 +235,8 @@ def _read_values(
         values = [_number(row[column]) for column in columns]
         if not all(map(math.isfinite, values)):
             raise InputError(f"line {number} of {path} lacks a number; fill it in or take it out")
-        rows[str(row["file"])] = values
+        if rows.setdefault(str(row["file"]), values) is not values:
+            raise InputError(f"line {number} of {path} names {row['file']!r} a second time")
     return rows, columns
 
 
@@ -232,22 +247,29 @@ def _number(text: str | None) -> float:
         return math.nan
 
 
-def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
-    found = next((folder / name for name in names if (folder / name).is_dir()), None)
-    if found is None:
+def _pictures_of(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    """Pictures in the first of these folders that is there, by their path in it."""
+    part = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if part is None:
+        found = sorted(path.name for path in folder.iterdir() if path.is_dir())
         raise InputError(
-            f"{folder} has no folder {' or '.join(names)}; see the layouts in the docs"
+            f"{folder} has no folder {' or '.join(names)}; it has {', '.join(found) or 'none'}"
         )
-    return found
+    paths = picture_paths(part)
+    if not paths:
+        raise InputError(f"the folder {part} has no pictures")
+    return _by_stem(part, paths)
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Pictures below a folder by their path in it, without suffix."""
-    found = {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in picture_paths(folder)
-    }
-    if not found:
-        raise InputError(f"the folder {folder} has no pictures")
+def _by_stem(folder: Path, paths: Iterable[Path]) -> dict[str, Path]:
+    """Pictures by their path in a folder, without suffix."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        key = path.relative_to(folder).with_suffix("").as_posix()
+        if found.setdefault(key, path) != path:
+            raise InputError(
+                f"{found[key]} and {path.name} differ in their suffix only; rename or remove one"
+            )
     return found
 
 

@@ -29,20 +29,21 @@ class PictureGraphs:
 
     Args:
         graphs: builds graphs.
+        folder: where the pictures lie; also in folders below.
         osm: an extract or vector file; None takes the files beside each picture.
     """
 
-    def __init__(self, graphs: TileGraphs, osm: Path | None = None) -> None:
+    def __init__(self, graphs: TileGraphs, folder: Path, osm: Path | None = None) -> None:
+        names = tuple(path.relative_to(folder).as_posix() for path in picture_paths(folder))
+        self._pairs = PicturePairs(folder, names, osm)
         self._graphs = graphs
-        self._osm = osm
 
     def build(self, picture: Path) -> HeteroData | None:
         """The graph of a picture, None where nothing says what OSM knows of it."""
         sidecar = read_sidecar(picture)
         if sidecar is None:
             return None
-        pairs = PicturePairs(picture.parent, (picture.name,), self._osm)
-        objects = pairs.objects(picture, sidecar.bounds)
+        objects = self._pairs.objects(picture, sidecar.bounds)
         return None if objects is None else self._graphs.build(objects)
 
 
@@ -56,9 +57,14 @@ def rgb_picture(path: Path, side: int) -> NDArray[np.uint8]:
     """(3, side, side) pixels of a picture, resampled smoothly where its size is another.
 
     Raises:
-        InputError: the file is no picture, or damaged.
+        InputError: the file is no picture, damaged, or not of 8 bits.
     """
-    picture = _opened(path).convert("RGB")
+    picture = _opened(path)
+    if picture.mode.startswith(("I", "F")):
+        raise InputError(
+            f"{path} has more than 8 bits per pixel ({picture.mode}); save it as 8-bit RGB"
+        )
+    picture = picture.convert("RGB")
     if picture.size != (side, side):
         picture = picture.resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(picture, np.uint8).transpose(2, 0, 1)

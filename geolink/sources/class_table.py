@@ -124,7 +124,8 @@ def _from_mapping(mapped: Mapping[str, str], legend: Legend | None, *, mapping: 
 def _from_legend(values: Iterable[str], legend: Legend) -> ClassTable:
     ids = {name.casefold(): i for i, name in enumerate(legend.names)}
     ids |= {str(i): i for i in range(len(legend))} | {str(IGNORE): IGNORE}
-    return ClassTable(legend, {v: ids[v.casefold()] for v in values if v.casefold() in ids})
+    named = {value: ids[value.casefold()] for value in values if value.casefold() in ids}
+    return ClassTable(legend, ids | named)
 
 
 def _legend_of(names: list[str], *, source: str) -> Legend:

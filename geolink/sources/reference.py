@@ -17,7 +17,7 @@ from pyproj import CRS
 from rasterio.enums import Resampling
 
 from geolink.errors import CoverageError, CRSError, InputError
-from geolink.grid import WGS84, Bounds, GridSpec
+from geolink.grid import WGS84, GridSpec
 from geolink.legend import IGNORE, Legend
 from geolink.sources.class_table import ClassTable, class_table
 from geolink.sources.drawing import DrawnShapes
@@ -87,10 +87,15 @@ def read_reference(
         return _raster_reference(path, grid, legend=legend, mapping=mapping, ignore=ignore)
     frame = _read_vector(path, grid.crs)
     named = _class_column(frame, column, source=path.name)
-    frame = _polygons_within(frame[frame[named].notna()], grid.bounds, source=path.name)
+    frame = _polygons(frame[frame[named].notna()], source=path.name)
+    # The classes are those of the whole file, so that all places that it covers have the same.
     values = [_as_text(value) for value in frame[named]]
     table = class_table(values, source=path.name, legend=legend, mapping=mapping, ignore=ignore)
-    return Reference(PolygonLabels(frame, [table.ids[v] for v in values]), table.legend)
+    classes = np.array([table.ids[value] for value in values], np.uint8)
+    within = shapely.intersects(frame.geometry.to_numpy(), shapely.box(*grid.bounds))
+    if not within.any():
+        raise CoverageError(f"{path.name} does not meet the imagery; check place and CRS of both")
+    return Reference(PolygonLabels(frame[within], classes[within].tolist()), table.legend)
 
 
 class PolygonLabels(DrawnShapes):
@@ -266,19 +271,15 @@ def _as_text(value: object) -> str:
     return str(value).strip()
 
 
-def _polygons_within(frame: gpd.GeoDataFrame, bounds: Bounds, *, source: str) -> gpd.GeoDataFrame:
-    """The polygons that meet the scene, valid; others are counted."""
+def _polygons(frame: gpd.GeoDataFrame, *, source: str) -> gpd.GeoDataFrame:
+    """The polygons among some features, valid; others are counted."""
     flat = frame.geom_type.isin(["Polygon", "MultiPolygon"])
     if not flat.any():
         raise InputError(f"{source} has no polygons with a class; labels are drawn as polygons")
     if dropped := int((~flat).sum()):
         logger.warning("%s: left out %d features that are no polygons", source, dropped)
     frame = frame[flat]
-    frame = frame.set_geometry(shapely.make_valid(frame.geometry.to_numpy(), method="structure"))
-    within = frame[shapely.intersects(frame.geometry.to_numpy(), shapely.box(*bounds))]
-    if within.empty:
-        raise CoverageError(f"{source} does not meet the imagery; check place and CRS of both")
-    return within
+    return frame.set_geometry(shapely.make_valid(frame.geometry.to_numpy(), method="structure"))
 
 
 # Rasters

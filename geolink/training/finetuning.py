@@ -66,6 +66,7 @@ class FinetuneTask(nn.Module):
         model: a model whose head answers the task.
         settings: which weights learn, and how.
         weights: (classes,) of the classes; of regression None.
+        seed: of what LoRA starts from.
     """
 
     mean: Tensor
@@ -78,6 +79,7 @@ class FinetuneTask(nn.Module):
         settings: FinetuneSettings,
         *,
         weights: NDArray[np.float64] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -87,7 +89,7 @@ class FinetuneTask(nn.Module):
             self.register_buffer(name, 255 * torch.tensor(values).view(-1, 1, 1), persistent=False)
         tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("weights", tensor, persistent=False)
-        self._set_learning()
+        self._set_learning(seed)
 
     def forward(self, batch: LabelledBatch) -> dict[str, Tensor]:
         """`loss`, the mean over labelled pixels or samples."""
@@ -111,13 +113,15 @@ class FinetuneTask(nn.Module):
         adapted = "lora_" in name
         return self.settings.encoder_rate if name.startswith(encoders) and not adapted else 1.0
 
-    def _set_learning(self) -> None:
+    def _set_learning(self, seed: int) -> None:
         if self.settings.mode == "full":
             return
         for name in _ENCODERS:
             getattr(self.model, name).requires_grad_(False)
         if self.settings.mode == "lora":
-            _add_lora(self.model.image, self.settings.lora_rank)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                _add_lora(self.model.image, self.settings.lora_rank)
 
 
 def class_loss(

@@ -1,15 +1,16 @@
 """`finetune`: labels and a model in, a model for their task out."""
 
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geolink.checkpoint import CARD, WEIGHTS, load_model, save_checkpoint
+from geolink.checkpoint import WEIGHTS, load_model, save_checkpoint
 from geolink.config import Task
 from geolink.datasets.base import LabelledData
 from geolink.datasets.dividing import BLOCKS, RANDOM, fewer_labels, require_classes, split_data
@@ -17,9 +18,11 @@ from geolink.errors import ConfigError
 from geolink.files import replace_bytes
 from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
+from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache
+from geolink.sources.model_origins import CARD
 from geolink.sources.network import Network
-from geolink.splits import Split, save_split
+from geolink.splits import PARTS, Split, save_split
 from geolink.training.callbacks import Watch
 from geolink.training.distributed import world
 from geolink.training.finetuning import (
@@ -39,12 +42,13 @@ from geolink.workflows.acquire import local_model
 from geolink.workflows.inference import pick_device
 from geolink.workflows.labelled import LabelledRequest, labelled_data
 from geolink.workflows.progress import Progress, silent
-from geolink.workflows.run_folder import claim
+from geolink.workflows.run_folder import NOTE, claim, require_free
 from geolink.workflows.site import Supply
-from geolink.workflows.validation import BEST, DECISIVE, Validator, figures
+from geolink.workflows.validation import BEST, DECISIVE, HISTORY, Validator, figures, plain
 
-SPLIT, RESULT = "split.json", "finetune.json"
-_RUN = (STATE, BEST, CARD, WEIGHTS, CSV, EVENTS, SPLIT, RESULT)
+SPLIT, RESULT, RATE = "split.json", "finetune.json", "rate-"
+_RUN = (STATE, BEST, HISTORY, CARD, WEIGHTS, CSV, EVENTS, SPLIT, RESULT, NOTE, f"{RATE}*")
+_LEAST_STEPS = 4  # of an epoch, where there are few samples
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,19 @@ class FinetuneRequest(LabelledRequest):
     Attributes:
         out: the run folder, which `--model` takes.
         learning: which weights learn, and from what loss.
-        split: `blocks` of ground, `random`, or a file that was saved; pictures are split at random.
+        split: `blocks` of ground, `random`, or a file that was saved; by default blocks of a place,
+            and pictures at random.
         block_m: side of the blocks, metres; four tiles by default.
         test_cities: cities to test on, instead of drawing.
         fraction: share of the training samples to use, class-balanced.
         epochs: passes over the training samples; by default as in the paper.
-        batch_size: samples of one step; by default as in the paper, no more than there are.
+        batch_size: samples of one step; by default as in the paper, but no more than a quarter of
+            the samples.
         rates: peak learning rates of the head; of several, the best by validation is kept.
         patience: epochs without a better validation figure after which a run ends; 0 never.
         variation: how samples differ from one epoch to the next; None shows them as they are.
         workers: processes that prepare samples.
-        save_every: steps between saved states.
+        save_every: steps between saved states; by default an epoch.
         device: `auto`, `cuda`, `mps` or `cpu`.
         resume: go on with the run in `out`.
     """
@@ -105,7 +111,7 @@ class FinetuneRequest(LabelledRequest):
     patience: int = 10
     variation: Variation | None = field(default_factory=Variation)
     workers: int = 2
-    save_every: int = 200
+    save_every: int | None = None
     device: str = "auto"
     resume: bool = False
 
@@ -114,17 +120,22 @@ class FinetuneRequest(LabelledRequest):
         object.__setattr__(self, "out", Path(self.out))
         if not self.split:
             object.__setattr__(self, "split", BLOCKS if self.data is None else RANDOM)
+        if not self.rates:
+            object.__setattr__(self, "rates", (SCHEDULES[self.task].rate,))
         if self.resume and self.overwrite:
             raise ConfigError("a run is either resumed or overwritten; choose one")
         if self.patience < 0 or not 0 < self.fraction <= 1:
             raise ConfigError("patience is 0 or more, and the fraction of the labels lies in 0..1")
-        if self.learning.mode == "lora" and world()[1] > 1:
-            raise ConfigError("LoRA trains few weights; run it in one process")
+        if not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
+            raise ConfigError("learning rates are positive numbers, such as 0.001,0.0003")
+        if len(set(self.rates)) < len(self.rates):
+            raise ConfigError("a learning rate is named twice; each is tried once")
 
     def settings(self, rate: float, samples: int, device: str) -> TrainingSettings:
-        """How a run with one learning rate is trained."""
-        usual = SCHEDULES[self.task]
-        batch = min(self.batch_size or usual.batch_size, samples)
+        """How a run with one learning rate is trained on a number of samples."""
+        usual, (_, processes) = SCHEDULES[self.task], world()
+        batch = min(usual.batch_size, max(samples // _LEAST_STEPS, 1))
+        batch = self.batch_size or max(batch - batch % processes, processes)
         return TrainingSettings(
             epochs=self.epochs or usual.epochs,
             batch_size=batch,
@@ -133,7 +144,7 @@ class FinetuneRequest(LabelledRequest):
             betas=(0.9, 0.999),
             seed=self.seed,
             workers=self.workers,
-            save_every=self.save_every,
+            save_every=self.save_every or max(samples // batch, 1),
             device=device,
         )
 
@@ -146,11 +157,13 @@ class FinetuneResult:
         out: the run folder.
         task: what the model answers.
         classes: what it tells apart, or the numbers that it predicts.
+        colors: `#rrggbb` of each.
         samples: number of samples by part of the split.
         rate: learning rate that was kept.
         epoch: the epoch whose state was kept.
-        validation: its decisive figure on the validation samples; None without any.
-        test: its figures on the test samples.
+        validation: its figures on the validation samples; empty without any.
+        test: its figures on the test samples; the decisive one comes first.
+        trials: the decisive validation figure of every learning rate.
         simulated: True where images were rendered, not observed.
         seconds: wall time since the run went on.
     """
@@ -158,25 +171,35 @@ class FinetuneResult:
     out: Path
     task: Task
     classes: tuple[str, ...]
+    colors: tuple[str, ...]
     samples: Mapping[str, int]
     rate: float
     epoch: int
-    validation: float | None
+    validation: Mapping[str, float]
     test: Mapping[str, float]
+    trials: Mapping[str, float]
     simulated: bool
     seconds: float
 
     @property
+    def title(self) -> str:
+        """Heading of the table of figures."""
+        how = " (SIMULATED imagery, drawn from OSM)" if self.simulated else ""
+        return f"{self.task}: {self.samples['test']:,} test samples{how}"
+
+    @property
     def summary(self) -> str:
         """One line for people."""
-        found = ", ".join(f"{name} {value:.3f}" for name, value in self.test.items())
+        found = ", ".join(f"{name} {v:.3f}" for name, v in self.test.items() if "." not in name)
         line = f"{self.out}: {found} on {self.samples['test']:,} test samples"
         line += f", after epoch {self.epoch} at rate {self.rate:g}, in {self.seconds:.0f} s"
         return line + (" (SIMULATED imagery, drawn from OSM)" if self.simulated else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain JSON data."""
-        return {**asdict(self), "out": str(self.out)}
+        """The record as plain JSON data; a figure that is not defined is null."""
+        figures_of = {name: plain(getattr(self, name)) for name in ("validation", "test", "trials")}
+        decisive = DECISIVE[self.task]
+        return {**asdict(self), **figures_of, "decisive": decisive, "out": str(self.out)}
 
 
 def finetune(
@@ -205,22 +228,24 @@ def finetune(
     """
     request = request or FinetuneRequest(**settings)
     started = time.monotonic()
+    again = {"resume": request.resume, "overwrite": request.overwrite}
     if world()[0] == 0:
-        claim(request.out, _RUN, resume=request.resume, overwrite=request.overwrite)
+        require_free(request.out, _RUN, **again)
     supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
     base = load_model(local_model(request.model, supply), offline=request.offline)
     data = labelled_data(request, base.card, own_classes=True, progress=progress)
     split = _split(request, data)
-    runs = [
-        _Run(request, base, data, split, rate).train(progress, watch)
-        for rate in request.rates or (SCHEDULES[request.task].rate,)
-    ]
-    best = max(runs, key=lambda run: run.validator.best if split.validation else 0.0)
-    return best.finish(seconds=lambda: time.monotonic() - started)
+    claim(request.out, _RUN, **again)
+    if world()[0] == 0:
+        save_split(split, request.out / SPLIT, overwrite=True)
+    runs = [_Run(request, base, data, split, rate) for rate in request.rates]
+    for run in runs:
+        run.train(progress, watch)
+    return _finish(runs, started)
 
 
 def _split(request: FinetuneRequest, data: LabelledData) -> Split:
-    """The split of a run, kept in its folder."""
+    """The parts of the data, of which there is something to learn."""
     split = split_data(
         data,
         request.split,
@@ -231,8 +256,6 @@ def _split(request: FinetuneRequest, data: LabelledData) -> Split:
     require_classes(data, split)
     if request.fraction < 1:
         split = fewer_labels(data, split, request.fraction, seed=request.seed)
-    if world()[0] == 0:
-        save_split(split, request.out / SPLIT, overwrite=True)
     return split
 
 
@@ -255,13 +278,11 @@ class _Run:
         split: Split,
         rate: float,
     ) -> None:
-        self.request, self.base, self.data, self.split, self.rate = (
-            request, base, data, split, rate,
-        )  # fmt: skip
-        self.folder = request.out if len(request.rates) < 2 else request.out / f"rate-{rate:g}"
+        self.request, self.base, self.data, self.split = request, base, data, split
+        self.rate = rate
+        self.folder = request.out if len(request.rates) < 2 else request.out / f"{RATE}{rate:g}"
         self.folder.mkdir(exist_ok=True)
         self.device = pick_device(request.device)
-        self.task = self._task()
         self.validator = Validator(
             data,
             split.validation,
@@ -270,56 +291,36 @@ class _Run:
             device=self.device,
         )
 
-    def train(self, progress: Progress, watch: Watch) -> "_Run":
+    def train(self, progress: Progress, watch: Watch) -> None:
         """Trains, or goes on training, to the end or until it gets no better."""
-        if self.validator.exhausted():
-            return self
         request = self.request
         samples = LabelledSamples(
             self.data, self.split.train, seed=request.seed, variation=request.variation
         )
+        task = self._task()
         result = train(
-            self.task,
+            task,
             samples,
-            Collate(self.task.model.config),
+            Collate(task.model.config),
             settings=request.settings(self.rate, len(samples), self.device.type),
             record=self._record(),
             folder=self.folder,
             watchers=Watchers(progress, watch, [self.validator], enough=self.validator.exhausted),
         )
+        self.validator.reload()  # process 0 has measured
         if not result.finished and not self.validator.exhausted():
             raise KeyboardInterrupt(
                 f"stopped after step {result.step:,} of {result.steps:,}; the state is saved in "
                 f"{self.folder}, and the same command with --resume goes on from there"
             )
-        return self
 
-    def finish(self, seconds: Callable[[], float]) -> FinetuneResult:
-        """Measures the best state and writes it as a model."""
-        self.validator.restore(self.task)
-        model = self.task.model
+    def best_model(self) -> GeoLink:
+        """The model of the best epoch, as plain weights."""
+        task = self._task()
+        self.validator.restore(task)
         if self.request.learning.mode == "lora":
-            merge_lora(model)
-        model.to(self.device).eval()
-        test = figures(model, self.data, self.split.test, self.device)
-        result = FinetuneResult(
-            out=self.request.out,
-            task=self.request.task,
-            classes=self.data.legend.names,
-            samples={part: len(self.split.part(part)) for part in ("train", "validation", "test")},
-            rate=self.rate,
-            epoch=self.validator.best_epoch,
-            validation=self.validator.best if self.split.validation else None,
-            test=test,
-            simulated=self.data.simulated,
-            seconds=seconds(),
-        )
-        if world()[0] == 0:
-            save_checkpoint(self.request.out, model, self._card(test))
-            record = {**result.to_dict(), "decisive": DECISIVE[self.request.task]}
-            text = json.dumps(record, indent=1, ensure_ascii=False)
-            replace_bytes(self.request.out / RESULT, text.encode() + b"\n")
-        return result
+            merge_lora(task.model)
+        return task.model.to(self.device).eval()
 
     def _task(self) -> FinetuneTask:
         request, data, train_keys = self.request, self.data, self.split.train
@@ -330,7 +331,7 @@ class _Run:
         else:
             counts = data.counts(train_keys).sum(axis=0)
             weights = class_weights(counts, request.learning.class_weights)
-        return FinetuneTask(model, request.learning, weights=weights)
+        return FinetuneTask(model, request.learning, weights=weights, seed=request.seed)
 
     def _record(self) -> dict[str, Any]:
         """Whatever else than the training settings decides the weights."""
@@ -344,9 +345,10 @@ class _Run:
             "variation": asdict(request.variation) if request.variation else {},
         }
 
-    def _card(self, test: Mapping[str, float]) -> ModelCard:
+    def card(self, model: GeoLink, test: Mapping[str, float]) -> ModelCard:
+        """The card of the fine-tuned model."""
         data, base = self.data, self.base.card
-        named = "; ".join(dict.fromkeys(source.description for source in data.sources))
+        named = "; ".join(dict.fromkeys(map(_described, data.sources)))
         what = "simulated orthophotos" if data.simulated else "images"
         labels = "OSM's own zones" if self.request.weak else "labels"
         learned = (
@@ -354,9 +356,43 @@ class _Run:
             f"{len(self.split.train):,} {what} with {labels}: {named}"
         )
         return replace(
-            self.task.model.card,
+            model.card,
             name=self.request.out.absolute().name,
             gsd_range=data.gsd_range or base.gsd_range,
             training_data=f"{base.training_data}; then {learned}",
             metrics={f"test_{name}": value for name, value in test.items() if np.isfinite(value)},
         )
+
+
+def _finish(runs: Sequence[_Run], started: float) -> FinetuneResult:
+    """Measures the best state of the best run, and writes it as a model."""
+    best = max(runs, key=lambda run: run.validator.score)
+    request, data, split = best.request, best.data, best.split
+    model = best.best_model()
+    first = world()[0] == 0
+    test = figures(model, data, split.test, best.device) if first else {}
+    decisive = DECISIVE[request.task]
+    result = FinetuneResult(
+        out=request.out,
+        task=request.task,
+        classes=data.legend.names,
+        colors=tuple(c.color for c in data.legend.classes),
+        samples={part: len(split.part(part)) for part in PARTS},
+        rate=best.rate,
+        epoch=best.validator.best_epoch,
+        validation=best.validator.best,
+        test=test,
+        trials={f"{run.rate:g}": run.validator.best.get(decisive, math.nan) for run in runs},
+        simulated=data.simulated,
+        seconds=time.monotonic() - started,
+    )
+    if first:
+        save_checkpoint(request.out, model, best.card(model, test))
+        text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
+        replace_bytes(request.out / RESULT, text.encode() + b"\n")
+    return result
+
+
+def _described(source: SourceInfo) -> str:
+    """A source with its licence."""
+    return source.description + (f" ({source.licence})" if source.licence else "")

@@ -12,6 +12,7 @@ from shapely import MultiPolygon
 from geolink.config import Task
 from geolink.datasets.base import LabelledData, join
 from geolink.datasets.folders import (
+    UFZ_NUMBERS,
     PictureChanges,
     PictureClasses,
     PictureSegments,
@@ -28,6 +29,7 @@ from geolink.models.card import ModelCard
 from geolink.samples import SceneSampler
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache
+from geolink.sources.class_table import ClassTable, class_table
 from geolink.sources.entities import OsmEntities
 from geolink.sources.network import Network
 from geolink.sources.reference import NoLabels, Reference, read_cells, read_reference
@@ -91,6 +93,8 @@ class LabelledRequest(SourceRequest):
             )
         if self.task == "regress" and self.data is None and self.column is None:
             raise ConfigError("say which column of the labels holds the number: --label-column")
+        if self.weak and self.task != "segment":
+            raise ConfigError(f"OSM has zones to segment, and no labels to {self.task}")
         if self.weak and self.osm == NO_OSM:
             raise ConfigError("labels from OSM need OSM; leave out --osm none")
 
@@ -122,6 +126,8 @@ def labelled_data(
     if request.data is not None:
         return _pictures(request, card)
     semantics = _Semantics.of(card, offline=request.offline)
+    if not request.weak and not Path(str(request.labels)).exists():
+        raise InputError(f"the label file {request.labels} does not exist; check the path")
     network = Network(offline=request.offline, progress=progress)
     supply = Supply(Cache(), network)
     places = [replace(request, cities=(), city=city) for city in request.cities] or [request]
@@ -168,8 +174,21 @@ def _pictures(request: LabelledRequest, card: ModelCard) -> LabelledData:
     if request.task == "regress":
         columns = () if request.column is None else (request.column,)
         return PictureValues(folder, columns=columns, graphs=graphs, side=side)
-    legend = card.legend if card.has_head else UFZ
-    return PictureSegments(folder, legend=legend, graphs=graphs, side=side)
+    table = _class_numbers(request, card)
+    return PictureSegments(folder, table=table, graphs=graphs, side=side)
+
+
+def _class_numbers(request: LabelledRequest, card: ModelCard) -> ClassTable:
+    """What the numbers in pictures of classes mean: by a mapping file, the model, or as for UFZ."""
+    if request.mapping is not None:
+        read = partial(class_table, (), source=request.mapping.name, mapping=request.mapping)
+        own = read(ignore=request.ignore)
+        known = _are_known(own.legend, card)
+        return read(legend=card.legend, ignore=request.ignore) if known else own
+    legend = card.legend if card.has_head and card.config.task == "segment" else UFZ
+    if legend.names == UFZ.names and not request.ignore:
+        return UFZ_NUMBERS
+    return class_table((), source="the model's classes", legend=legend, ignore=request.ignore)
 
 
 def _picture_graphs(
@@ -189,7 +208,7 @@ def _picture_graphs(
         )
         return None
     osm = None if request.osm is None else Path(str(request.osm))
-    return PictureGraphs(_Semantics.of(card, offline=request.offline).of_tiles(), osm)
+    return PictureGraphs(_Semantics.of(card, offline=request.offline).of_tiles(), folder, osm)
 
 
 def _place(
@@ -256,8 +275,12 @@ def _reference(
     if not own_classes:
         return read(legend=card.legend)
     own = read(legend=None)
-    known = {name.casefold() for name in card.legend.names}
-    return read(legend=card.legend) if {*map(str.casefold, own.legend.names)} <= known else own
+    return read(legend=card.legend) if _are_known(own.legend, card) else own
+
+
+def _are_known(legend: Legend, card: ModelCard) -> bool:
+    """Whether a model tells all these classes apart, and perhaps more."""
+    return {*map(str.casefold, legend.names)} <= {*map(str.casefold, card.legend.names)}
 
 
 def _sea(scene: Scene) -> MultiPolygon | None:

@@ -1,12 +1,15 @@
 """Figures of a model on labelled samples, and the best state of a run by one of them."""
 
 import io
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from geolink.config import Task
@@ -27,7 +30,7 @@ DECISIVE: dict[Task, str] = {
     "classify": "accuracy",
     "regress": "r2",
 }
-BEST = "best.pt"
+BEST, HISTORY = "best.pt", "validation.json"
 
 
 def hide_all_givers(key: str, sample: Sample) -> Sample:
@@ -40,6 +43,9 @@ def figures(
 ) -> dict[str, float]:
     """What is measured of a model on samples, the decisive figure first.
 
+    Of segmentation, the figures end with the IoU of each class, as `iou.CLASS`. A figure that is
+    not defined, such as the IoU of a class that is nowhere, is NaN.
+
     Args:
         model: in evaluation mode, on `device`.
         data: labelled data.
@@ -47,25 +53,35 @@ def figures(
         device: where the model is.
     """
     found = answers(model, data, keys, device=device, change=hide_all_givers)
+    names = data.legend.names
     if data.task == "regress":
         pairs = [(answer.sample.label, answer.values) for answer in found]
-        labels, values = (np.stack(column).ravel() for column in zip(*pairs, strict=True))
-        sums = RegressionSums.of(labels, values, origin=float(labels.mean()))
-        return sums.figures(data.legend)
-    matrix = _no_pixels(len(data.legend))
+        labels, values = (np.stack(column) for column in zip(*pairs, strict=True))
+        return _of_numbers(labels, values, data)
+    matrix = ConfusionMatrix(np.zeros((len(names), len(names)), np.int64))
     for answer in found:
-        matrix += ConfusionMatrix.of(
-            answer.sample.label,
-            np.asarray(answer.values.argmax(axis=0), np.uint8),
-            classes=len(data.legend),
-        )
+        chosen = np.asarray(answer.values.argmax(axis=0), np.uint8)
+        matrix += ConfusionMatrix.of(answer.sample.label, chosen, classes=len(names))
     if data.task == "classify":
         return {"accuracy": matrix.accuracy, "mean_f1": matrix.mean_f1, "kappa": matrix.kappa}
-    return {"miou": matrix.mean_iou, "mean_f1": matrix.mean_f1, "accuracy": matrix.accuracy}
+    per_class = {f"iou.{name}": float(iou) for name, iou in zip(names, matrix.iou, strict=True)}
+    overall = {"miou": matrix.mean_iou, "mean_f1": matrix.mean_f1, "accuracy": matrix.accuracy}
+    return {**overall, **per_class}
 
 
-def _no_pixels(classes: int) -> ConfusionMatrix:
-    return ConfusionMatrix(np.zeros((classes, classes), np.int64))
+def _of_numbers(
+    labels: NDArray[np.float32], values: NDArray[np.float32], data: LabelledData
+) -> dict[str, float]:
+    """r2, RMSE and MAE of (n, k) numbers; of several, the mean r2 and then each one's own."""
+    each = {
+        name: RegressionSums.of(label, value, origin=float(label.mean())).figures(data.legend)
+        for name, label, value in zip(data.legend.names, labels.T, values.T, strict=True)
+    }
+    if len(each) == 1:
+        return next(iter(each.values()))
+    mean = float(np.mean([found["r2"] for found in each.values()]))
+    named = {f"{figure}.{name}": v for name, found in each.items() for figure, v in found.items()}
+    return {"r2": mean, **named}
 
 
 class Validator:
@@ -79,6 +95,10 @@ class Validator:
         folder: the run folder.
         patience: epochs without a better figure that are waited for; 0 waits to the end.
         device: where the model is trained.
+
+    Attributes:
+        best: figures of the best epoch.
+        best_epoch: its number; 0 before the first.
     """
 
     def __init__(
@@ -92,42 +112,49 @@ class Validator:
     ) -> None:
         self._data = data
         self._keys = keys
-        self._path = folder / BEST
+        self._folder = folder
         self._patience = patience
         self._device = device
-        self.history: dict[int, float] = {}
-        self.best_epoch = 0
-        if self._path.is_file():
-            content = self._load()
-            self.history, self.best_epoch = dict(content["history"]), content["epoch"]
+        self.reload()
 
     @property
-    def best(self) -> float:
-        """The best figure so far; NaN before the first and without validation samples."""
-        return self.history.get(self.best_epoch, float("nan"))
+    def score(self) -> float:
+        """How good the best epoch is; minus infinity where that is not defined."""
+        return self._score_of(self.best)
+
+    def reload(self) -> None:
+        """Takes up what lies in the run folder: that of process 0, or of the run to go on with.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        self.best: dict[str, float] = {}
+        self.best_epoch = self._epoch = 0
+        path = self._folder / HISTORY
+        if path.is_file():
+            with _damage_named(path):
+                known = json.loads(path.read_text(encoding="utf-8"))
+                self.best = {name: _or_nan(value) for name, value in known["best"].items()}
+                self.best_epoch, self._epoch = int(known["best_epoch"]), int(known["epoch"])
 
     def exhausted(self) -> bool:
         """True where waiting for a better figure has an end."""
-        waited = max(self.history, default=0) - self.best_epoch
-        return bool(self._patience) and bool(self._keys) and waited >= self._patience
+        return bool(self._patience) and self._epoch - self.best_epoch >= self._patience
 
     def __call__(self, task: nn.Module, epoch: int) -> Mapping[str, float]:
         """Measures the task after an epoch; keeps its state where it is the best so far."""
         assert isinstance(task, FinetuneTask)
         found: dict[str, float] = {}
-        figure = float(epoch)  # without validation samples, later is better
         if self._keys:
             found = figures(task.model, self._data, self._keys, self._device)
-            figure = found[DECISIVE[self._data.task]]
-        earlier = [value for at, value in self.history.items() if at < epoch]
-        self.history = {at: v for at, v in self.history.items() if at < epoch} | {epoch: figure}
-        state = task.state_dict()
-        if not any(value >= figure for value in earlier):
-            self.best_epoch = epoch
-        else:
-            state = self._load()["model"]
-        self._save({"epoch": self.best_epoch, "history": self.history, "model": state})
-        return {f"validation_{name}": value for name, value in found.items()}
+        # Where nothing can be compared, later is better.
+        if self._score_of(found) > self.score or self.score == -math.inf:
+            self._keep(task)
+            self.best, self.best_epoch = found, epoch
+        self._epoch = epoch
+        known = {"epoch": epoch, "best_epoch": self.best_epoch, "best": plain(self.best)}
+        replace_bytes(self._folder / HISTORY, json.dumps(known).encode())
+        return {f"validation_{name}": found[name] for name in found if "." not in name}
 
     def restore(self, task: nn.Module) -> None:
         """Gives a task its best state.
@@ -135,18 +162,35 @@ class Validator:
         Raises:
             CheckpointError: the state is damaged.
         """
-        task.load_state_dict(self._load()["model"])
+        path = self._folder / BEST
+        with _damage_named(path):
+            task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
-    def _save(self, content: dict[str, Any]) -> None:
+    def _keep(self, task: nn.Module) -> None:
         buffer = io.BytesIO()
-        torch.save(content, buffer)
-        replace_bytes(self._path, buffer.getvalue())
+        torch.save(task.state_dict(), buffer)
+        replace_bytes(self._folder / BEST, buffer.getvalue())
 
-    def _load(self) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-            return {name: content[name] for name in ("epoch", "history", "model")}
-        except Exception as error:  # a damaged pickle can fail in any way
-            raise CheckpointError(
-                f"the state {self._path} cannot be read ({error}); start anew with --overwrite"
-            ) from None
+    def _score_of(self, found: Mapping[str, float]) -> float:
+        score = found.get(DECISIVE[self._data.task], math.nan)
+        return score if math.isfinite(score) else -math.inf
+
+
+def plain(found: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures for a JSON file, which knows no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turns whatever a damaged file provokes into one sentence."""
+    try:
+        yield
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); start anew with --overwrite"
+        ) from None

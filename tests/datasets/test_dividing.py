@@ -41,7 +41,7 @@ def test_blocks_are_drawn_per_city_with_a_buffer():
         assert len(train)
         assert len(test)
         apart = np.abs(train[:, None] - test[None]).max(axis=2)
-        assert apart.min() >= 10
+        assert apart.min() >= 20  # a tile between
     assert set(split.train) | set(split.validation) | set(split.test) | set(split.left_out) == set(
         data.keys
     )

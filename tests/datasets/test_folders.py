@@ -15,6 +15,7 @@ from geolink.datasets.folders import (
 from geolink.datasets.pictures import PictureGraphs
 from geolink.errors import InputError
 from geolink.legend import IGNORE, new_legend
+from geolink.sources.class_table import class_table
 from geolink.tile_graphs import TileGraphs
 
 SIDE = 32
@@ -62,7 +63,7 @@ class TestClasses:
         for name in ("one", "two"):
             source = shared_data / "geolink_examples" / "osm2graph" / "n4503852781_DE_"
             shutil.copytree(source, tmp_path / name)
-        graphs = PictureGraphs(TileGraphs(StubEncoder(), {"building": 10}))
+        graphs = PictureGraphs(TileGraphs(StubEncoder(), {"building": 10}), tmp_path)
         data = PictureClasses(tmp_path, graphs=graphs)
         key = "one/n4503852781_DE_"
         graph = data.sample(key).graph
@@ -73,12 +74,13 @@ class TestClasses:
 
 
 class TestSegments:
-    def test_numbers_beyond_the_legend_are_ignored(self, tmp_path):
+    def test_ignored_numbers_have_no_class(self, tmp_path):
         picture(tmp_path / "img" / "a.png")
         values = np.zeros((SIDE, SIDE))
         values[0], values[1], values[2] = 1, 9, 255
         numbers(tmp_path / "label" / "a.png", values)
-        data = PictureSegments(tmp_path, legend=new_legend("two", ["no", "yes"]), side=SIDE)
+        table = class_table((), source="two", legend=new_legend("two", ["no", "yes"]), ignore="9")
+        data = PictureSegments(tmp_path, table=table, side=SIDE)
         label = data.sample("a").label
         assert (label[0] == 1).all()
         assert (label[1:3] == IGNORE).all()
