@@ -98,18 +98,20 @@ def _color(number: int) -> str:
 
 
 # The nine urban functional zones of GeoLink (Bai et al. 2025, section 4), coloured after land-use
-# convention: yellow homes, red business, purple industry, blue institutions and water.
+# convention: yellow homes, red business, purple industry, dark blue institutions, light blue water,
+# greens, grey waste land, and streets almost white, so that blocks stand out between them. The tones
+# were searched for the largest distance of the closest two, to readers who lack one kind of cone too.
 UFZ = Legend(
     "ufz",
     (
-        MapClass(0, "water", "#5aa9e6"),
-        MapClass(1, "green", "#3f9b57"),
-        MapClass(2, "farmland", "#d9e27b"),
-        MapClass(3, "undeveloped", "#cbb89d"),
-        MapClass(4, "residential", "#ffd84d"),
-        MapClass(5, "commercial", "#d7301f"),
-        MapClass(6, "institution", "#2b4f9e"),
-        MapClass(7, "industrial", "#8e5ea2"),
-        MapClass(8, "transport", "#6b6b6b"),
+        MapClass(0, "water", "#4cb1f0"),
+        MapClass(1, "green", "#539247"),
+        MapClass(2, "farmland", "#cfc362"),
+        MapClass(3, "undeveloped", "#8d877d"),
+        MapClass(4, "residential", "#ffb51c"),
+        MapClass(5, "commercial", "#c90814"),
+        MapClass(6, "institution", "#0e2d9c"),
+        MapClass(7, "industrial", "#9b4d96"),
+        MapClass(8, "transport", "#f2f2f2"),
     ),
 )
