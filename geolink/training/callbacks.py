@@ -1,13 +1,12 @@
 """What happens between steps: reports, saved states, work at the end of epochs, and stopping."""
 
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeAlias
 
 import torch
@@ -222,6 +221,45 @@ class EpochEnd(AfterStep):
         trainer.strategy.barrier()
 
 
+class StopSignals(Callback):
+    """Hears Ctrl-C and requests to terminate while a run trains.
+
+    The first signal lets the step end; a second one ends the process as it always would. It is
+    installed after lightning's own handlers, which do not wait for the state to be saved.
+
+    Attributes:
+        asked: True once a signal came.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, *_: Any) -> None:  # noqa: ANN401 - lightning's own
+        """Listens, if in the main thread, which alone can."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+            for number in _SIGNALS:
+                signal.signal(number, self._note)
+
+    def on_train_end(self, *_: Any) -> None:  # noqa: ANN401
+        """Listens no more."""
+        self._restore()
+
+    def on_exception(self, *_: Any) -> None:  # noqa: ANN401
+        """Listens no more."""
+        self._restore()
+
+    def _note(self, *_: Any) -> None:  # noqa: ANN401
+        self.asked = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._before = {}
+
+
 class StateKeeper(AfterStep):
     """Saves the state every `save_every` steps, at the end, and where the run is asked to stop.
 
@@ -249,29 +287,3 @@ class StateKeeper(AfterStep):
             if trainer.is_global_zero:
                 TrainingState(settings=self.settings, **fields).save(self.path)
         trainer.should_stop = self.stopped
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C or a termination was asked for inside the block.
-
-    The first signal lets the step end; a second one ends the process as it always would.
-    """
-    asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-
-    def note(number: int, _: FrameType | None) -> None:
-        asked.append(number)
-        signal.signal(number, before[signal.Signals(number)] or signal.SIG_DFL)
-
-    try:
-        for number in _SIGNALS:
-            signal.signal(number, note)
-    except ValueError:  # only the main thread can hear signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)

@@ -24,8 +24,8 @@ from geolink.training.callbacks import (
     Progress,
     Reporter,
     StateKeeper,
+    StopSignals,
     Watch,
-    stop_signals,
 )
 from geolink.training.data import Batch, OrderedSamples, Steps, make_loader
 from geolink.training.distributed import world
@@ -68,7 +68,7 @@ class Watchers:
         watch: called with a status at every line of the log.
         hooks: called at the end of epochs.
         every: epochs between their calls.
-        enough: asked after every step whether the run should stop early.
+        enough: asked before the first step and after every one whether the run should stop early.
     """
 
     progress: Progress = lambda stage, done, total: None
@@ -118,15 +118,18 @@ def train(
     run = TrainingRun(
         task, settings, steps=steps.total, steps_per_epoch=steps.per_epoch, state=state
     )
-    if not len(steps):
+    if not len(steps) or watchers.enough():
         return TrainingResult(run.result, run.step, steps.total, {}, 0.0)
     log = RunLog(folder, step=start) if rank == 0 else None
     clock = Clock()
     reporter = Reporter(log, clock, progress=watchers.progress, watch=watchers.watch)
-    with stop_signals() as stop, _failures_named(folder, run), torch.random.fork_rng(devices=[]):
-        keeper = StateKeeper(folder, record, stop=lambda: stop() or watchers.enough())
+    with _failures_named(folder, run), torch.random.fork_rng(devices=[]):
+        signals = StopSignals()
+        keeper = StateKeeper(folder, record, stop=lambda: signals.asked or watchers.enough())
         ends = EpochEnd(watchers.hooks, log, every=watchers.every)
-        trainer = make_trainer(settings, [reporter, ends, keeper, clock], world_size=world_size)
+        trainer = make_trainer(
+            settings, [signals, reporter, ends, keeper, clock], world_size=world_size
+        )
         pin = trainer.strategy.root_device.type == "cuda"
         run.train()
         trainer.fit(run, make_loader(samples, steps, collate, pin=pin))
