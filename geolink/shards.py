@@ -279,7 +279,7 @@ class PairDataset(PretrainDataset):
         super().__init__(
             [len(self._samples)],
             encoder=encoder,
-            key_counts=self.tally.key_counts if key_counts is None else key_counts,
+            key_counts=self.tally.semantic_keys if key_counts is None else key_counts,
             **options,
         )
 

@@ -6,7 +6,7 @@ Tags of every object of the extracts are counted, and all-MiniLM-L6-v2 embeds th
 object is (`pip install geolink[minilm]`). The rule:
 
 - A key is semantic if it occurs at least twice, at least half of its values are words of lower-case
-  letters or numbers, and it neither names nor locates an object nor keeps records (`RECORDS`).
+  letters or numbers, and it neither names nor locates an object nor keeps records.
 - `key_counts.json` holds the semantic keys.
 - `minilm.safetensors` holds the tags of semantic keys whose value is words (`shop:bakery`, not
   `lanes:2`), and each key that occurs at least twice alone (`shop`, also `name`).
@@ -16,7 +16,6 @@ The same extracts and library versions give the same bytes.
 
 import argparse
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,26 +28,10 @@ from geolink.graphs.text_encoders import MiniLmTagEncoder
 from geolink.grid import WGS84, reproject_bounds, utm_crs
 from geolink.sources.entities import ENTITY_TYPES
 from geolink.sources.osm import extract_bounds, read_osm
+from geolink.sources.semantic_keys import WORDS, is_closed, semantic_keys
 
 ASSETS = Path(__file__).parents[2] / "geolink" / "assets" / "tags"
-WORDS = re.compile(r"[a-z]+[0-9]?(?:[ _-][a-z]+[0-9]?)*")
-NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?: ?[a-z%]+)?")
 MOST_LETTERS = 40  # longer values are sentences
-# First words of keys that name or locate an object, or keep records of the mapping.
-# fmt: off
-RECORDS = frozenset((
-    "abbr_name", "addr", "admin_level", "alt_name", "artist_name", "attribution", "bfs",
-    "brand", "check_date", "comment", "complete", "contact", "created_by", "crossing_ref",
-    "date", "description", "ele", "email", "fax", "FIXME", "fixme", "flickr", "gnis",
-    "graffiti", "height_source", "image", "import", "inscription", "int_name", "int_ref",
-    "is_in", "ISO3166-1", "ISO3166-2", "iso_3166_2", "lacounty", "layer", "level", "loc_name",
-    "local_ref", "mapillary", "name", "nat_name", "nat_ref", "noref", "note", "official_name",
-    "old_name", "old_ref", "openGeoDB", "opening_hours", "operator", "phone", "post_code",
-    "postal_code", "ref", "reg_name", "remark", "route_ref", "short_name", "source",
-    "source_ref", "start_date", "survey", "tiger", "TMC", "todo", "uic_name", "uic_ref", "uri",
-    "url", "website", "wikidata", "wikimedia_commons", "wikipedia",
-))
-# fmt: on
 
 
 def tags_of(extract: Path) -> Iterator[str]:
@@ -75,17 +58,13 @@ def key_counts(tags: Counter[str]) -> Counter[str]:
     return counts
 
 
-def semantic_keys(tags: Counter[str]) -> dict[str, int]:
+def telling_keys(tags: Counter[str]) -> dict[str, int]:
     """Count of each key that says what an object is."""
-    closed: Counter[str] = Counter()  # occurrences with a value of a closed vocabulary
+    closed: Counter[str] = Counter()
     for tag, count in tags.items():
         key, value = split(tag)
-        closed[key] += count * bool(WORDS.fullmatch(value) or NUMBER.fullmatch(value))
-    return {
-        key: count
-        for key, count in sorted(key_counts(tags).items())
-        if count >= 2 and closed[key] >= count / 2 and key.split(" ")[0] not in RECORDS
-    }
+        closed[key] += count * is_closed(value)
+    return semantic_keys(key_counts(tags), closed)
 
 
 def table_strings(tags: Counter[str], keys: dict[str, int]) -> list[str]:
@@ -107,7 +86,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ASSETS)
     args = parser.parse_args()
     tags = Counter(tag for extract in args.extracts for tag in tags_of(extract))
-    keys = semantic_keys(tags)
+    keys = telling_keys(tags)
     strings = table_strings(tags, keys)
     vectors = MiniLmTagEncoder().encode(strings).astype(np.float16)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,8 @@ class Manifest:
         sources: name, provenance of `imagery` and `osm` as `SourceInfo` names it, and number of
             OSM objects `left_out` by reason.
         dropped: number of tiles left out, by reason.
-        key_counts: number of objects by tag key, spelt as count tables do.
+        key_counts: number of objects by tag key, spelt as count tables do, for keys that say
+            what an object is.
         settings: what the set was built with.
         format: of this file.
     """

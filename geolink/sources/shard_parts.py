@@ -4,7 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from geolink.files import atomic_path, replace_bytes, sha256_of
 from geolink.sources.candidates import Filters, PairSource, Rejection
 from geolink.sources.entities import ENTITY_TYPES
 from geolink.sources.manifest import Manifest, Shard
+from geolink.sources.semantic_keys import is_closed, semantic_keys
 from geolink.sources.shard_files import TileSample, write_shard
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Tally:
         gsd: number of samples by ground sampling distance, metres to two digits.
         objects: number of objects by type.
         key_counts: number of objects by tag key, spelt as count tables do.
+        closed_counts: number of those whose value is of a closed vocabulary.
         dropped: number of candidates left out, by reason.
         sources: provenance of those sources that gave samples, by name.
     """
@@ -35,6 +37,7 @@ class Tally:
     gsd: Counter[str] = field(default_factory=Counter)
     objects: Counter[str] = field(default_factory=Counter)
     key_counts: Counter[str] = field(default_factory=Counter)
+    closed_counts: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -43,24 +46,31 @@ class Tally:
         self.gsd[f"{sample.meta['gsd']:.2g}"] += 1
         kinds = Counter(shapely.get_dimensions(sample.objects.geometry).tolist())
         self.objects.update({ENTITY_TYPES[kind]: count for kind, count in kinds.items()})
-        # `addr:street` is `addr street` in count tables.
-        keys = (key.replace(":", " ") for tags in sample.objects.tags for key in tags)
-        self.key_counts.update(keys)
+        for tags in sample.objects.tags:
+            for key, value in tags.items():
+                name = key.replace(":", " ")  # `addr:street` is `addr street` in count tables
+                self.key_counts[name] += 1
+                self.closed_counts[name] += is_closed(value)
+
+    @property
+    def semantic_keys(self) -> dict[str, int]:
+        """The part of `key_counts` that says what an object is, the weights of the semantics."""
+        return semantic_keys(self.key_counts, self.closed_counts)
 
     def merge(self, other: Self) -> None:
         """Adds another tally to this one."""
         self.gsd.update(other.gsd)
         self.objects.update(other.objects)
         self.key_counts.update(other.key_counts)
+        self.closed_counts.update(other.closed_counts)
         self.dropped.update(other.dropped)
         self.sources.update(other.sources)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """The inverse of `vars`, for a tally."""
-        counts = {
-            name: Counter(plain[name]) for name in ("gsd", "objects", "key_counts", "dropped")
-        }
+        names = (table.name for table in fields(cls) if table.name != "sources")
+        counts = {name: Counter(plain[name]) for name in names}
         return cls(**counts, sources=dict(plain["sources"]))
 
 
@@ -199,6 +209,6 @@ def manifest_of(
         objects={kind: tally.objects[kind] for kind in ENTITY_TYPES},
         sources=tuple({"name": name, **tally.sources[name]} for name in sorted(tally.sources)),
         dropped=dict(sorted(tally.dropped.items())),
-        key_counts=dict(sorted(tally.key_counts.items())),
+        key_counts=tally.semantic_keys,
         settings=settings,
     )

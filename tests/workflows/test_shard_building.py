@@ -57,7 +57,8 @@ def test_counts_are_those_of_the_samples(built):
     data = ShardDataset(built.out, encoder=StubEncoder(), side=32)
     stored = [data._read(s, i) for s, n in enumerate(data._counts) for i in range(n)]
     keys = [key.replace(":", " ") for s in stored for tags in s.objects.tags for key in tags]
-    assert built.manifest.key_counts == {key: keys.count(key) for key in sorted(set(keys))}
+    telling = {key for key in keys if keys.count(key) > 1} - {"name", "opening_hours"}
+    assert built.manifest.key_counts == {key: keys.count(key) for key in sorted(telling)}
     assert sum(built.manifest.objects.values()) == sum(len(s.objects) for s in stored)
     means = built.manifest.mean_objects
     assert means["polygon"] == built.manifest.objects["polygon"] / len(data)
