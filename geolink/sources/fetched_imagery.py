@@ -79,7 +79,7 @@ def fetch_imagery(
     entry = _same(cache.find("imagery", name), request)
     if entry is not None:
         return entry
-    terms = _checked_terms(spec, accept_terms)
+    terms = checked_terms(spec, accept_terms)
     network.require(f"the imagery {name!r}", "geolink fetch")
     with cache.staging("imagery", name) as staging:
         entry = _same(cache.find("imagery", name), request)
@@ -116,8 +116,12 @@ def _request(spec: RemoteImagery, area: Area, gsd: float | None) -> dict[str, An
     return data
 
 
-def _checked_terms(spec: RemoteImagery, note: str | None) -> str | None:
-    """The note of the licence, which tiles must have."""
+def checked_terms(spec: RemoteImagery, note: str | None) -> str | None:
+    """The note of the licence, without which tiles are not fetched.
+
+    Raises:
+        ConfigError: tiles have none.
+    """
     note = (note or "").strip() or None
     if isinstance(spec, XyzImagery) and note is None:
         raise ConfigError(

@@ -174,7 +174,7 @@ def fetch_command(request: SourceRequest, site: Site | None) -> str:
     """The command that fetches everything that a request needs."""
     options: dict[str, object | None] = {
         "--city": request.city,
-        "--bbox": request.bbox and ",".join(f"{edge:g}" for edge in request.bbox),
+        "--bbox": request.bbox and ",".join(f"{edge:.12g}" for edge in request.bbox),
         "--aoi": request.aoi,
         "--boundary": request.boundary,
         "--osm": request.osm,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from geolink.errors import UnavailableError
 from geolink.sources.base import SourceInfo
-from geolink.sources.fetched_imagery import plan_imagery
+from geolink.sources.fetched_imagery import checked_terms, plan_imagery
 from geolink.sources.imagery import open_imagery
 from geolink.sources.model_origins import parse_origin
 from geolink.sources.models import is_remote
@@ -138,12 +138,10 @@ def _imagery_need(request: SourceRequest, site: Site, supply: Supply) -> Need:
     if supply.network.offline:
         info = SourceInfo(imagery_text(request))
         return Need("imagery", what, info, here=False, size=None, gsd=request.gsd)
+    spec = remote_spec(request)
+    terms = checked_terms(spec, request.accept_imagery_terms)
     plan = plan_imagery(
-        remote_spec(request),
-        site.place.aoi,
-        gsd=request.gsd,
-        network=supply.network,
-        accept_terms=request.accept_imagery_terms,
+        spec, site.place.aoi, gsd=request.gsd, network=supply.network, accept_terms=terms
     )
     return Need(
         "imagery",

@@ -9,6 +9,8 @@ from synthetic import NORTH, WEST, run_cli, write_area, write_raster
 from geolink.gpkg import read_metadata
 from geolink.sources.cache import Cache
 
+TILES = "xyz:http://127.0.0.1:9/{z}/{x}/{y}.png@14"
+
 
 @pytest.fixture
 def registered(small_scene):
@@ -103,6 +105,7 @@ def test_the_sample_is_there_in_any_spelling():
         (["--city", "lab", "--osm", "no.gpkg"], 2, "--bbox or --aoi"),
         (["--city", "sample", "--bbox", "24,60,24.1,60.1"], 2, "cannot be the name"),
         (["--city", "Helsinki", "--imagery", "sentinel2:2025"], 2, "two dates"),
+        (["--bbox", "24,60,24.1,60.1", "--imagery", TILES], 2, "--accept-imagery-terms"),
         (["--verify", "--remove", "a"], 2, "one at a time"),
         (["--city", "Helsinki", "--overwrite", "--offline"], 2, "--offline forbids"),
         (["--model", "hf:nobody"], 2, "hf:owner/repo"),
