@@ -83,9 +83,8 @@ def _filled(tally: T, row: NDArray[np.float64]) -> tuple[T, NDArray[np.float64]]
 
 def ratio(part: object, whole: object) -> NDArray[np.float64]:
     """`part` / `whole`, NaN where `whole` is 0."""
-    above, below = np.asarray(part, float), np.asarray(whole, float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(below == 0, np.nan, above / below)
+    below = np.asarray(whole, float)
+    return np.asarray(part, float) / np.where(below == 0, np.nan, below)
 
 
 def mean_of(figures: NDArray[np.float64], among: NDArray[np.bool_]) -> float:

@@ -3,9 +3,10 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,10 +211,11 @@ def _on_places(
                 _add(findings.without, maps.tally(ground, alone, legend, request), new=first)
             if trial.kind == "main" and seed == request.seed:
                 findings.pictures.append(maps.picture(ground, drawn))
+    summed = partial(Condition.of, legend=legend, draws=request.draws)
     baseline = maps.majority(grounds, legend, request)
-    findings.others.append(Condition.of("majority class", "baseline", [baseline], legend))
+    findings.others.append(summed("majority class", "baseline", [baseline]))
     if len(grounds) > 1:
-        findings.others += _by_place(findings.trials[trials[0]], grounds, model)
+        findings.others += _by_place(findings.trials[trials[0]], grounds, model, summed)
     findings.sources = [info for ground in grounds for info in maps.infos(ground)]
     findings.notes += [SIMULATED] if simulated else []
     findings.notes += [WEAK] if request.weak else []
@@ -289,12 +291,13 @@ def _report(request: EvaluateRequest, model: GeoLink, findings: _Findings) -> Re
     """The findings as figures with intervals."""
     legend = findings.legend
     main, *rest = findings.trials
-    conditions = [Condition.of(main.name, "main", findings.trials[main], legend)]
+    summed = partial(Condition.of, legend=legend, draws=request.draws)
+    conditions = [summed(main.name, "main", findings.trials[main])]
     if findings.without:
-        conditions.append(Condition.of("image alone", "no_osm", findings.without, legend))
+        conditions.append(summed("image alone", "no_osm", findings.without))
     for trial in rest:
         runs, level = findings.trials[trial], trial.curve_level
-        conditions.append(Condition.of(trial.name, trial.kind, runs, legend, level=level))
+        conditions.append(summed(trial.name, trial.kind, runs, level=level))
     simulated = any(info.simulated for info in findings.sources)
     where = ", ".join(request.cities) or request.city or (request.data and request.data.name)
     title = f"{model.card.name} on {where or findings.sources[0].description}"
@@ -320,19 +323,17 @@ def _one_class(main: Condition, legend: Legend) -> list[str]:
     return [_ONE_CLASS.format(legend.names[int(confusion.referenced.argmax())])]
 
 
-def _by_place(runs: Runs, grounds: Sequence[maps.Ground], model: GeoLink) -> Iterator[Condition]:
+def _by_place(
+    runs: Runs,
+    grounds: Sequence[maps.Ground],
+    model: GeoLink,
+    summed: Callable[..., Condition],
+) -> Iterator[Condition]:
     """The main trial place by place: one row of the matrix from place to place."""
     for ground in grounds:
         name, own = ground.scene.place.name, set(ground.names)
         parts = [{k: tally for k, tally in run.items() if k in own} for run in runs]
-        yield Condition.of(
-            f"in {name}",
-            "transfer",
-            parts,
-            model.card.legend,
-            trained_on=model.card.name,
-            place=name,
-        )
+        yield summed(f"in {name}", "transfer", parts, trained_on=model.card.name, place=name)
 
 
 def _require_osm(trials: Sequence[Trial], *, with_osm: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from geolink.config import Task
 from geolink.errors import ConfigError
+from geolink.metrics.intervals import DRAWS
 from geolink.metrics.segmentation import DISTANCES_M, MIN_ZONE_AREA_M2
 from geolink.reports.record import Protocol
 from geolink.sources.entities import ENTITY_TYPES, EntityType
@@ -53,6 +54,7 @@ class EvaluateRequest(LabelledRequest):
         distances_m: tolerances of the boundary figures, metres.
         min_zone_area_m2: smaller reference zones do not count.
         block_m: side of the spatial blocks that intervals over places are drawn from, metres.
+        draws: resamples of the bootstrap that gives these intervals.
         overlap: share of a tile that it has in common with its neighbour, as in `predict`.
         fail_under: least values, such as `miou=0.5`.
         report: folder for the record, the page and the pictures.
@@ -74,6 +76,7 @@ class EvaluateRequest(LabelledRequest):
     distances_m: tuple[float, ...] = DISTANCES_M
     min_zone_area_m2: float = MIN_ZONE_AREA_M2
     block_m: float = 250.0
+    draws: int = DRAWS
     overlap: float = 0.25
     fail_under: tuple[str, ...] = ()
     report: Path | None = None
@@ -89,8 +92,8 @@ class EvaluateRequest(LabelledRequest):
         if self.report is not None:
             object.__setattr__(self, "report", Path(self.report))
         super().__post_init__()
-        if self.seeds < 1 or self.batch_size < 1 or self.workers < 0:
-            raise ConfigError("seeds and batch size must be 1 or more, workers 0 or more")
+        if min(self.seeds, self.draws, self.batch_size) < 1 or self.workers < 0:
+            raise ConfigError("seeds, draws and batch size must be 1 or more, workers 0 or more")
         if not (self.block_m > 0 and self.min_zone_area_m2 >= 0 and 0 <= self.overlap <= 0.5):
             raise ConfigError(
                 "blocks need a positive side, zones an area of 0 or more, and the overlap is a "

@@ -19,7 +19,14 @@ from geolink.workflows.evaluation_request import EvaluateRequest
 from geolink.workflows.site import Supply
 from geolink.workflows.trials import Trial, trials_of
 
-BLOCK = {"block_m": 100.0, "min_zone_area_m2": 100.0, "device": "cpu", "offline": True}
+BLOCK = {
+    "gsd": 2.0,
+    "draws": 20,
+    "block_m": 100.0,
+    "min_zone_area_m2": 100.0,
+    "device": "cpu",
+    "offline": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +131,7 @@ def test_objects_that_gave_labels_are_hidden(scene):
 def test_it_measures_the_map_that_predict_draws(tmp_path, scene, zones):
     found = evaluate(**scene, labels=zones).report
     raster = tmp_path / "classes.tif"
-    sources = {name: scene[name] for name in ("imagery", "osm", "model", "device", "offline")}
+    sources = {name: scene[name] for name in ("imagery", "osm", "model", "gsd", "offline")}
     geolink.predict(**sources, out=tmp_path / "map.gpkg", raster=raster)
     with rasterio.open(raster) as drawn:
         classes, transform = drawn.read(1), drawn.transform
@@ -160,7 +167,14 @@ def test_where_no_seed_matters_there_is_one_run(scene, zones):
 
 def test_a_cut_run_goes_on_where_it_stopped(tmp_path, scene, zones, caplog):
     folder = tmp_path / "report"
-    settings = {**scene, "labels": zones, "report": folder, "batch_size": 1, "workers": 0}
+    settings = {
+        **scene,
+        "labels": zones,
+        "report": folder,
+        "batch_size": 1,
+        "workers": 0,
+        "gsd": 1.0,
+    }
     done = []
 
     def stop(stage, count, total):
@@ -180,7 +194,7 @@ def test_a_cut_run_goes_on_where_it_stopped(tmp_path, scene, zones, caplog):
 
 
 def test_reports_can_be_compared(weak, scene, tmp_path):
-    other = evaluate(**{**scene, "gsd": 2.0}, labels="osm", report=tmp_path / "b")
+    other = evaluate(**{**scene, "gsd": 2.5}, labels="osm", report=tmp_path / "b")
     found = compare_reports(weak[0] / "report.json", other.page.parent)
     assert found.paired  # squares of ground have the same names at any resolution
     assert {d.figure for d in found.differences} >= {"miou", "accuracy", "ece"}
@@ -199,7 +213,7 @@ def test_a_reference_of_one_class_is_told(scene, tmp_path):
     one.set_crs(CRS_35N).to_crs(4326).to_file(tmp_path / "one.geojson")  # and in another CRS
     report = evaluate(**scene, labels=tmp_path / "one.geojson").report
     assert any("the class green only" in note for note in report.notes)
-    assert report.main.whole.confusion.pixels == 300 * 260
+    assert report.main.whole.confusion.pixels == 150 * 130
 
 
 @pytest.mark.parametrize(
@@ -288,7 +302,7 @@ def test_the_image_alone_can_be_measured(scene, zones):
 def test_the_place_can_be_smaller_than_the_image(scene, zones, tmp_path):
     area = write_area(tmp_path / "aoi.gpkg", box(*at(20, 100), *at(120, 10)))
     report = evaluate(**scene, aoi=area, labels=zones).report
-    assert report.main.whole.confusion.pixels == 100 * 90
+    assert report.main.whole.confusion.pixels == 50 * 45
 
 
 @pytest.mark.parametrize(
