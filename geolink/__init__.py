@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from geolink.workflows.evaluate import evaluate
     from geolink.workflows.evaluation_request import EvaluateRequest
     from geolink.workflows.fetch import fetch
+    from geolink.workflows.finetune import FinetuneRequest, finetune
     from geolink.workflows.object_encodings import encode_objects
     from geolink.workflows.predict import predict
     from geolink.workflows.pretrain import PretrainRequest, pretrain
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EvaluateRequest",
     "FetchRequest",
+    "FinetuneRequest",
     "PredictRequest",
     "PretrainRequest",
     "__version__",
@@ -26,6 +28,7 @@ __all__ = [
     "encode_objects",
     "evaluate",
     "fetch",
+    "finetune",
     "load_model",
     "predict",
     "pretrain",
@@ -35,12 +38,14 @@ __all__ = [
 _HOMES = {
     "EvaluateRequest": "geolink.workflows.evaluation_request",
     "FetchRequest": "geolink.workflows.request",
+    "FinetuneRequest": "geolink.workflows.finetune",
     "PredictRequest": "geolink.workflows.request",
     "PretrainRequest": "geolink.workflows.pretrain",
     "build_graph": "geolink.graphs.build",
     "encode_objects": "geolink.workflows.object_encodings",
     "evaluate": "geolink.workflows.evaluate",
     "fetch": "geolink.workflows.fetch",
+    "finetune": "geolink.workflows.finetune",
     "load_model": "geolink.checkpoint",
     "predict": "geolink.workflows.predict",
     "pretrain": "geolink.workflows.pretrain",

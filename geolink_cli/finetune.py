@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from geolink_cli import options
-from geolink_cli.messages import progress_bars, show
+from geolink_cli.messages import show
+from geolink_cli.summaries import finetuning_table
+from geolink_cli.training_view import training_view
 
 LABELS, LEARNING = "Labels", "Learning"
 
@@ -99,7 +101,7 @@ def finetune(
     rates: Annotated[
         str | None,
         typer.Option(
-            metavar="R,R,...",
+            metavar="R,R,...|grid",
             help="Learning rates; the best of several is kept. `grid`: the paper's.",
             rich_help_panel=LEARNING,
         ),
@@ -113,8 +115,11 @@ def finetune(
     focal: Annotated[
         float, typer.Option(help="Exponent of the focal loss.", rich_help_panel=LEARNING)
     ] = 0.0,
+    lora_rank: Annotated[
+        int, typer.Option(min=1, help="Rank of LoRA's changes.", rich_help_panel=LEARNING)
+    ] = 8,
     patience: Annotated[
-        int, typer.Option(help="Epochs without gain; 0: no end.", rich_help_panel=LEARNING)
+        int, typer.Option(min=0, help="Epochs without gain; 0: no end.", rich_help_panel=LEARNING)
     ] = 10,
     augment: Annotated[
         bool, typer.Option(help="Turn, colour and hide OSM.", rich_help_panel=LEARNING)
@@ -122,6 +127,12 @@ def finetune(
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that prepare data.", rich_help_panel=LEARNING)
     ] = 2,
+    save_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps between saved states; default: an epoch.", rich_help_panel=LEARNING
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run.", rich_help_panel=LEARNING)
     ] = False,
@@ -138,12 +149,15 @@ def finetune(
     """Trains a model for a task on your labels, or on OSM's own zones.
 
     Labels are polygons or a class raster of a place, a table of numbers of its cells, `osm`, or a
-    folder of pictures. The result is a run folder that predict and evaluate take as --model.
+    folder of pictures: a folder per class; img/ and label/; A/, B/ and label/ for change; or
+    values.csv for numbers. The result is a run folder that predict and evaluate take as --model.
+    Under torchrun, the batch is shared by all processes.
 
     Examples:
         geolink finetune --city sample --labels osm --epochs 5 --out helsinki
         geolink finetune --imagery ortho.tif --osm town.osm.pbf --labels landuse.gpkg --mode lora
-        geolink finetune --task classify --data scenes/ --rates grid
+        geolink finetune --task regress --imagery ortho.tif --labels cells.csv --label-column pop
+        geolink finetune --task classify --data scenes --rates grid
     """
     from geolink.training.finetuning import FinetuneSettings
     from geolink.training.labelled import Variation
@@ -168,7 +182,9 @@ def finetune(
         gsd=gsd,
         accept_imagery_terms=accept_imagery_terms,
         out=out,
-        learning=FinetuneSettings(mode.value, encoder_rate, class_weights.value, focal),
+        learning=FinetuneSettings(
+            mode.value, encoder_rate, class_weights.value, focal, lora_rank=lora_rank
+        ),
         split=split or "",
         block_m=block,
         test_cities=options.parse_names(test_cities),
@@ -179,12 +195,14 @@ def finetune(
         patience=patience,
         variation=Variation() if augment else None,
         workers=workers,
+        save_every=save_every,
         resume=resume,
         device=device.value,
         offline=offline,
         overwrite=overwrite,
         seed=seed,
     )
-    with progress_bars() as progress:
-        result = workflow.finetune(request, progress)
-    show(result.to_dict(), None, result.summary, as_json=as_json)
+    with training_view() as view:
+        result = workflow.finetune(request, view.progress, view.watch)
+    if result.test:  # under torchrun, process 0 has measured
+        show(result.to_dict(), finetuning_table(result), result.summary, as_json=as_json)

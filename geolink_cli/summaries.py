@@ -1,5 +1,6 @@
 """Tables that sum up what a command did or would do."""
 
+import math
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -7,6 +8,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from geolink.workflows.fetch import FetchPlan, FetchResult
+    from geolink.workflows.finetune import FinetuneResult
     from geolink.workflows.results import PredictPlan, PredictResult
 
 
@@ -54,3 +56,22 @@ def entry_table(result: "FetchResult") -> Table:
             note,
         )
     return table
+
+
+def finetuning_table(result: "FinetuneResult") -> Table:
+    """Figures on the test samples beside those on the validation samples, classes coloured."""
+    table = Table(title=result.title, title_justify="left")
+    for heading in ("figure", "test", "validation"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    colors = dict(zip(result.classes, result.colors, strict=True))
+    for name, value in result.test.items():
+        figure, _, part = name.partition(".")
+        words = Text.assemble(("■ ", colors[part]), f"{figure} {part}") if part else Text(name)
+        table.add_row(words, *map(_figure, (value, result.validation.get(name, math.nan))))
+    for rate, value in result.trials.items() if len(result.trials) > 1 else ():
+        table.add_row(f"at rate {rate}", "", _figure(value))
+    return table
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
