@@ -160,7 +160,7 @@ def _model(request: EvaluateRequest, supply: Supply) -> GeoLink:
     spec = local_model(request.model, supply)
     if request.protocol in PROBES:
         return load_model(spec, offline=request.offline)
-    model = open_model(spec)
+    model = open_model(spec, task=None)
     _thresholds(request, model.card.legend)
     return model
 

@@ -14,6 +14,7 @@ import torch
 
 from geolink._version import __version__
 from geolink.checkpoint import ModelCard, load_model
+from geolink.config import Task
 from geolink.errors import CheckpointError, CoverageError, GeolinkError, InputError
 from geolink.files import file_identity, full_disk_named
 from geolink.graphs.scene import SceneGraphs
@@ -138,14 +139,23 @@ def work_bytes(grid: GridSpec, tiles: int, side: int, classes: int) -> int:
     return tiles * per_tile + rasters
 
 
-def open_model(spec: str | Path) -> GeoLink:
-    """A model that can draw a map.
+def open_model(spec: str | Path, *, task: Task | None = "segment") -> GeoLink:
+    """A model with a trained head: by default one that can draw a map.
+
+    Args:
+        spec: as for `load_model`.
+        task: what the head must answer; None takes any.
 
     Raises:
-        CheckpointError: it cannot be loaded, or its head is not trained.
+        CheckpointError: it cannot be loaded, its head is not trained, or answers something else.
         UnavailableError: it is not here.
     """
     model = load_model(spec, device="cpu", offline=True)
+    if task is not None and model.config.task != task:
+        raise CheckpointError(
+            f"the model {spec} was made to {model.config.task}, and draws no map; choose one that "
+            "was fine-tuned to segment"
+        )
     if not model.card.has_head:
         raise CheckpointError(
             f"the head of the model {spec} is not trained, so it cannot draw a map; choose another"
