@@ -64,6 +64,8 @@ _INNER_ANGLES = np.radians([0.0, 120.0, 240.0])
 _PULL = 0.7  # a point outside its polygon keeps this share of its distance to the centroid
 _PULLS = 16  # after as many steps less than 1 % of the distance is left
 
+_MOST_DEGREES = 360.0  # larger coordinates are no degrees
+
 
 def build_graph(
     polygons: gpd.GeoDataFrame,
@@ -373,8 +375,13 @@ def _delaunay_pairs(xy: Floats) -> tuple[Indices, Indices]:
     if len(xy) <= 3:
         return none, none
     order = np.lexsort((xy[:, 1], xy[:, 0]))
+    placed = xy[order]
+    # Far from the origin, as in a UTM zone, Qhull loses the digits that points differ in. Degrees
+    # are small enough, and stay as they are: so the released graphs were made.
+    if np.abs(placed).max() > _MOST_DEGREES:
+        placed = placed - placed[0]
     try:
-        starts, neighbours = Delaunay(xy[order]).vertex_neighbor_vertices
+        starts, neighbours = Delaunay(placed).vertex_neighbor_vertices
     except QhullError:
         return none, none
     return order[np.repeat(np.arange(len(xy)), np.diff(starts))], order[neighbours]

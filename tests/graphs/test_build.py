@@ -7,6 +7,7 @@ import pytest
 import shapely
 import torch
 from shapely import from_wkt
+from synthetic import edge_set
 
 from geolink.errors import CRSError, DroppedEntitiesWarning, GraphError
 from geolink.graphs.build import build_graph, graph_from_arrays
@@ -538,3 +539,18 @@ class TestFrames:
         degrees = frame(["POINT (1 1)"], crs="EPSG:4326", tags=[{}])
         with pytest.raises(CRSError, match="one CRS"):
             self.build(degrees)
+
+
+def test_points_of_a_utm_zone_have_the_neighbours_that_they_have_near_the_origin():
+    rng = np.random.default_rng(4)
+    near = np.round(rng.uniform(0, 269, (400, 2)), 2)
+    far = near + np.array([385_700.0, 6_672_200.0])
+
+    def edges(xy, west, south):
+        points = gpd.GeoDataFrame({"label": ["a:b"] * len(xy)}, geometry=shapely.points(xy))
+        empty = gpd.GeoDataFrame({"label": []}, geometry=[])
+        bounds = (west, south, west + 269, south + 269)
+        graph = build_graph(empty, empty, points, bounds, tags=CrcEncoder(), key_counts={"a": 2})
+        return edge_set(graph["point", "to", "point"])
+
+    assert edges(far, 385_700.0, 6_672_200.0) == edges(near, 0.0, 0.0)
