@@ -37,6 +37,13 @@ from geolink.sources.places import sample_extract
 
 MOST_NODES = 300  # of a training tile; denser ones are left out, since they cost the most
 
+# The tables, and the figures in their columns.
+TABLES = {
+    "segmentation": ("miou", "accuracy", "loss"),
+    "type attention": ("info_nce", "top5", "train_loss"),
+    "bands": ("miou", "accuracy"),
+}
+
 Result = dict[str, Any]
 
 
@@ -80,11 +87,7 @@ def planned_runs(args: argparse.Namespace) -> dict[str, Callable[[], Result]]:
 def table(results: dict[str, Result]) -> str:
     """Mean and standard deviation over the seeds of every row, in Markdown."""
     lines = []
-    for name, figures in (
-        ("segmentation", ("miou", "accuracy", "loss")),
-        ("type attention", ("info_nce", "top5", "train_loss")),
-        ("bands", ("miou", "accuracy")),
-    ):
+    for name, figures in TABLES.items():
         rows: dict[str, list[Result]] = {}
         for key, result in results.items():
             kind, row, _ = key.split("/")
@@ -111,6 +114,7 @@ def main() -> None:
     parser.add_argument("--contrast-steps", type=int, default=80)
     parser.add_argument("--band-steps", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--semantic-dim", type=int, default=384)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -118,7 +122,7 @@ def main() -> None:
     file = args.out / "results.json"
     results: dict[str, Result] = json.loads(file.read_text()) if file.exists() else {}
     for name, run in planned_runs(args).items():
-        if name in results:
+        if name in results or name.split("/")[0] not in args.tables:
             continue
         started, cpu = time.monotonic(), time.process_time()
         result = run()
