@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +48,7 @@ _SE = "http://www.opengis.net/se"
 
 def write_geopackage(
     target: Path,
-    zones: gpd.GeoDataFrame,
+    zones: Iterable[gpd.GeoDataFrame],
     tiles: gpd.GeoDataFrame,
     *,
     legend: Legend,
@@ -63,7 +63,8 @@ def write_geopackage(
 
     Args:
         target: the `.gpkg` to make; an existing one is replaced, never changed in place.
-        zones: polygons with `class_id` and further columns.
+        zones: polygons with `class_id` and further columns, in one frame or several of the same
+            columns; they are written one after the other.
         tiles: tile footprints with `status` and further columns.
         legend: classes and colours of the style.
         metadata: plain JSON data.
@@ -76,7 +77,8 @@ def write_geopackage(
     moment = _moment(timestamp)
     record = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
     with atomic_path(target, overwrite=overwrite) as part, write_errors_named(target):
-        _write_layer(part, zones, ZONES, record)
+        for frame in zones:
+            _write_layer(part, frame, ZONES, record)
         _write_layer(part, tiles, TILES, record)
         with closing(sqlite3.connect(part)) as database:
             with database:

@@ -67,6 +67,8 @@ class Blend:
     @property
     def classes(self) -> NDArray[np.uint8]:
         """(height, width) most probable class with OSM; 255 where not valid."""
+        if not self.valid.any():  # much of a sparse area, whose zeros need no memory till read
+            return np.full(self.valid.shape, IGNORE, np.uint8)
         best = self.scores[0].argmax(axis=0).astype(np.uint8)
         return np.where(self.valid, best, np.uint8(IGNORE))
 
@@ -194,8 +196,9 @@ def blend(store: TileStore, plan: TilePlan, window: PixelWindow) -> Blend:
         total[:, :, *here] += _upsampled(result.scores, plan.side, there) * tapered
         weight[here] += tapered
         valid[here] |= result.valid[there]
-    np.divide(total, weight, out=total, where=valid)
-    total[:, :, ~valid] = 0.0
+    if weight.any():
+        np.divide(total, weight, out=total, where=valid)
+        total[:, :, ~valid] = 0.0
     return Blend(total, valid)
 
 

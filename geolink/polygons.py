@@ -1,8 +1,10 @@
-"""Zones: clean polygons of a class map that tile the area, and what is known about each."""
+"""Zones: clean polygons of a class map that tile the area, and what is known about each.
 
-import logging
+They are made row of blocks by row of blocks and kept on disk, so that memory does not follow the
+area but the width of the map, the largest zone, and the zones too small to stay.
+"""
+
 import math
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,165 +14,139 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
-from rasterio.features import shapes
 from shapely import Geometry, STRtree
 
 from geolink.errors import CoverageError
-from geolink.grid import GridSpec, PixelWindow
-from geolink.legend import IGNORE, Legend
+from geolink.grid import Bounds, GridSpec, PixelWindow
+from geolink.legend import Legend
 from geolink.mosaic import Blend
+from geolink.outlines import region_outlines
 from geolink.rasters import BLOCK_SIDE, burn
+from geolink.sieve import BLOCK_SIDE as SIEVE_SIDE
 from geolink.sieve import RegionGraph, merge_small, sieved_blocks
 from geolink.sources.entities import ENTITY_TYPES, OsmEntities
-
-logger = logging.getLogger(__name__)
-
-Polygons = NDArray[np.object_]
+from geolink.zone_table import UNIT, Polygons, ZoneTable
 
 # Where an edge of the area crosses a shared border, both neighbours compute the crossing, and may
 # differ in the last bits; rounded to micrometres they agree.
 _DECIMALS = 6
 
+# Small zones whose neighbours are looked for at once.
+_BATCH = 256
 
-def zones(
-    class_map: Path, area: Geometry, *, min_area_m2: float, tolerance_m: float
-) -> gpd.GeoDataFrame:
-    """Zones of one class each that tile `area`, except where the map has no data.
+
+def find_zones(
+    class_map: Path,
+    area: Geometry,
+    table: ZoneTable,
+    *,
+    min_area_m2: float,
+    tolerance_m: float,
+    side: int = SIEVE_SIDE,
+) -> None:
+    """Fill a table with zones of one class each that tile `area`, except where there is no data.
 
     Small regions join the class most around them (`sieve`), outlines are simplified with shared
-    borders kept shared, and the result is cut to the area. Zones smaller than `min_area_m2` remain
-    only where they have no neighbour. Memory follows the number of zones and their vertices, not
-    the pixels.
+    borders kept shared (`outlines`), and the result is cut to the area. Zones smaller than
+    `min_area_m2` remain only where they have no neighbour. They come by class, then from north to
+    south and west to east, the same whatever the side of the blocks.
 
     Args:
         class_map: single-band raster of class ids in a metric CRS, 255 where there is no data,
             that covers the area.
         area: valid polygon in the map's CRS.
+        table: an empty table in the same CRS.
         min_area_m2: smallest zone.
-        tolerance_m: root of the area of the triangles that simplification may cut off.
-
-    Returns:
-        Valid single polygons with the columns class_id and geometry, by class, then from north to
-        south and west to east.
+        tolerance_m: how far outlines may leave the pixel edges; at most 0.99 pixels are used.
+        side: height and width of the blocks, pixels.
 
     Raises:
         CoverageError: the area is empty or reaches beyond the map.
     """
     with rasterio.open(class_map) as raster:
-        crs = CRS.from_user_input(raster.crs)
         transform = raster.transform
-        grid = GridSpec(crs, transform.c, transform.f, transform.a, raster.height, raster.width)
-    if shapely.is_empty(area) or not shapely.box(*grid.bounds.buffered(grid.gsd * 1e-6)).covers(
-        area
-    ):
-        raise CoverageError(f"the area is empty or reaches beyond {class_map.name}")
-    polygons, classes = _pixel_outlines(class_map, grid, math.ceil(min_area_m2 / grid.gsd**2))
-    polygons = shapely.coverage_simplify(polygons, tolerance_m / grid.gsd, simplify_boundary=False)
-    polygons = shapely.transform(polygons, lambda xy: _to_metres(xy, grid))
-    polygons, classes = polygons[classes != IGNORE], classes[classes != IGNORE]
-    polygons, classes = _clipped(polygons, classes, area)
-    polygons, classes = _without_small(polygons, classes, min_area_m2)
-    return _ordered(polygons, classes, crs)
+        grid = GridSpec(
+            CRS.from_user_input(raster.crs),
+            transform.c,
+            transform.f,
+            transform.a,
+            raster.height,
+            raster.width,
+        )
+        extent = shapely.box(*grid.bounds.buffered(grid.gsd * 1e-6))
+        if shapely.is_empty(area) or not extent.covers(area):
+            raise CoverageError(f"the area is empty or reaches beyond {class_map.name}")
+
+        def read(window: PixelWindow) -> NDArray[np.uint8]:
+            rows, cols = window.slices
+            block: NDArray[np.uint8] = raster.read(
+                1, window=((rows.start, rows.stop), (cols.start, cols.stop))
+            )
+            return block
+
+        min_pixels = math.ceil(min_area_m2 / grid.gsd**2)
+        blocks = sieved_blocks(read, grid, min_pixels=min_pixels, side=side)
+        for polygons, classes in region_outlines(
+            blocks, grid.shape, tolerance_px=tolerance_m / grid.gsd
+        ):
+            polygons = shapely.transform(polygons, lambda xy: _to_metres(xy, grid))
+            table.add(*_clipped(polygons, classes, area))
+    table.arrange()
+    _join_small(table, min_area_m2)
 
 
-def zone_statistics(
-    zones: gpd.GeoDataFrame,
+def add_statistics(
+    table: ZoneTable,
     grid: GridSpec,
     read: Callable[[PixelWindow], Blend],
     *,
     legend: Legend,
     entities: OsmEntities | None,
-) -> gpd.GeoDataFrame:
-    """Zones with what the map and OSM say about each.
+) -> None:
+    """Add to the zones of a table what the map and OSM say about each.
 
-    Added columns: class_name; confidence, the mean probability of the zone's class with OSM over
-    the pixels whose centre lies in the zone (the pixel of an inner point where there is none);
+    That is class_name; confidence, the mean probability of the zone's class with OSM over the
+    pixels whose centre lies in the zone (the pixel of an inner point where there is none);
     area_m2; osm_objects, the number of OSM entities that intersect the zone (one that crosses
     zones counts in each); osm_gain, the mean probability with OSM minus that without.
 
     Args:
-        zones: result of `zones`.
+        table: filled by `find_zones`.
         grid: grid of the map.
         read: gives the blended scores of a window of `grid`.
         legend: names of the classes.
         entities: OSM entities in the same CRS, None where OSM is not used.
     """
-    polygons = zones.geometry.to_numpy()
-    class_of = zones["class_id"].to_numpy()
-    sums = np.zeros((len(zones), 3))  # probability with OSM, without, pixels
-    tree = STRtree(polygons)
+    table.name_classes(legend.names)
     for window in grid.blocks(BLOCK_SIDE):
         block_grid = grid.subgrid(window)
-        here = np.sort(tree.query(shapely.box(*block_grid.bounds)))
+        here = table.near(block_grid.bounds)
         if len(here):
-            owner = burn(polygons[here], range(len(here)), block_grid, fill=-1)
-            sums[here] += _block_sums(read(window), owner, class_of[here])
-    for zone in np.flatnonzero(sums[:, 2] == 0):  # narrower than a pixel
-        window = _pixel_of(shapely.point_on_surface(polygons[zone]), grid)
-        sums[zone] += _block_sums(read(window), np.zeros((1, 1), np.int32), class_of[[zone]])[0]
-    with_osm, without = (sums[:, :2] / np.maximum(sums[:, 2:], 1)).T
-    columns = {
-        "class_id": class_of,
-        "class_name": np.array(legend.names, dtype=object)[class_of],
-        "confidence": with_osm,
-        "area_m2": shapely.area(polygons),
-        "osm_objects": _entities_in(polygons, entities),
-        "osm_gain": with_osm - without,
-    }
-    return gpd.GeoDataFrame(columns, geometry=polygons, crs=zones.crs)
+            polygons, class_of = table.zones(here)
+            owner = burn(polygons, range(len(here)), block_grid, fill=-1)
+            table.add_sums(here, _block_sums(read(window), owner, class_of))
+    for zone in table.without_pixels():  # narrower than a pixel
+        polygons, class_of = table.zones([zone])
+        window = _pixel_of(shapely.point_on_surface(polygons[0]), grid)
+        sums = _block_sums(read(window), np.zeros((1, 1), np.int32), class_of)
+        table.add_sums(np.array([zone]), sums)
+    trees = [] if entities is None else [_tree(entities.frame(kind)) for kind in ENTITY_TYPES]
+    for ids, polygons in table.batches():
+        counts = np.zeros(len(ids), np.int64)
+        for tree in trees:
+            of, _ = tree.query(polygons, predicate="intersects")
+            counts += np.bincount(of, minlength=len(ids))
+        table.set_objects(ids, counts)
 
 
-def _pixel_outlines(
-    class_map: Path, grid: GridSpec, min_pixels: int
-) -> tuple[Polygons, NDArray[np.uint8]]:
-    """Outlines of the sieved regions in (column, row) units, with a vertex at every pixel corner.
-
-    All corners are needed: where two regions meet on the straight side of a third, that one must
-    have a vertex too, else borders do not match. "No data" regions are included.
-    """
-    with (
-        tempfile.TemporaryDirectory(prefix=".zones.", dir=class_map.parent) as folder,
-        rasterio.open(class_map) as raster,
-    ):
-        sieved = Path(folder) / "sieved.tif"
-        profile = {"driver": "GTiff", "tiled": True, "compress": "deflate", "dtype": "uint8"}
-        shape = {"height": grid.height, "width": grid.width, "count": 1}
-        placed = {"transform": raster.transform, "crs": raster.crs, "nodata": None}
-
-        def read(window: PixelWindow) -> NDArray[np.uint8]:
-            block: NDArray[np.uint8] = raster.read(1, window=_ranges(window))
-            return block
-
-        with rasterio.open(sieved, "w", **profile, **shape, **placed) as out:
-            for window, block in sieved_blocks(read, grid, min_pixels=min_pixels):
-                out.write(block, 1, window=_ranges(window))
-        with rasterio.open(sieved) as result:
-            found = shapes(rasterio.band(result, 1), connectivity=4, transform=result.transform)
-            outlines, values = zip(*found, strict=True)
-    polygons = np.array(
-        [shapely.Polygon(o["coordinates"][0], o["coordinates"][1:]) for o in outlines]
-    )
-    in_pixels = shapely.transform(polygons, lambda xy: _to_pixels(xy, grid))
-    corners = shapely.transform(shapely.segmentize(in_pixels, 1.0), np.rint)
-    return corners, np.array(values, dtype=np.uint8)
-
-
-def _ranges(window: PixelWindow) -> tuple[tuple[int, int], tuple[int, int]]:
-    """A window as rasterio takes it."""
-    rows, cols = window.slices
-    return (rows.start, rows.stop), (cols.start, cols.stop)
+def _tree(frame: gpd.GeoDataFrame) -> STRtree:
+    return STRtree(frame.geometry.to_numpy())
 
 
 def _to_metres(xy: NDArray[np.float64], grid: GridSpec) -> NDArray[np.float64]:
     """(n, 2) columns and rows to x and y, the same sums for the same corner of any polygon."""
     metres: NDArray[np.float64] = np.array([grid.west, grid.north]) + xy * [grid.gsd, -grid.gsd]
     return metres
-
-
-def _to_pixels(xy: NDArray[np.float64], grid: GridSpec) -> NDArray[np.float64]:
-    """(n, 2) x and y of pixel corners to whole columns and rows."""
-    pixels: NDArray[np.float64] = np.rint((xy - [grid.west, grid.north]) / [grid.gsd, -grid.gsd])
-    return pixels
 
 
 def _clipped(
@@ -195,54 +171,56 @@ def _rounded(polygons: Polygons) -> Polygons:
     return rounded
 
 
-def _without_small(
-    polygons: Polygons, classes: NDArray[np.uint8], min_area_m2: float
-) -> tuple[Polygons, NDArray[np.uint8]]:
+def _join_small(table: ZoneTable, min_area_m2: float) -> None:
     """Join what became smaller than `min_area_m2` by cutting and simplifying to its neighbours."""
-    areas = shapely.area(polygons)
-    small = np.flatnonzero(areas < min_area_m2)
-    mine, other = STRtree(polygons).query(polygons[small], predicate="intersects")
-    mine = small[mine]
-    pairs = np.unique(np.sort(np.column_stack([mine, other])[mine != other], axis=1), axis=0)
-    borders = shapely.length(shapely.intersection(polygons[pairs[:, 0]], polygons[pairs[:, 1]]))
-    pairs, borders = pairs[borders > 0], borders[borders > 0]
-    owner, classes = merge_small(RegionGraph(classes, areas, pairs, borders), min_area_m2)
+    small = table.smaller_than(min_area_m2)
+    if not len(small):
+        return
+    some = (small[start : start + _BATCH] for start in range(0, len(small), _BATCH))
+    found = [_borders(table, ids) for ids in some]
+    pairs, borders = (np.concatenate(column) for column in zip(*found, strict=True))
+    pairs, first = np.unique(pairs, axis=0, return_index=True)  # those of two small ones come twice
+    borders = borders[first]
+    ids = np.unique(np.append(small, pairs.ravel()))
+    classes, areas = table.classes_and_areas(ids)
+    owner, classes = merge_small(
+        RegionGraph(classes, areas, np.searchsorted(ids, pairs), borders), min_area_m2
+    )
     order = np.argsort(owner, kind="stable")
-    first = np.flatnonzero(np.append(True, np.diff(owner[order]) > 0)) if len(order) else order
-    merged = [
-        polygons[group[0]] if len(group) == 1 else shapely.coverage_union_all(polygons[group])
-        for group in np.split(order, first[1:])
-        if len(group)
-    ]
-    parts, of = shapely.get_parts(merged, return_index=True)
-    return parts, classes[order[first]][of]
+    for group in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
+        if len(group) > 1:
+            polygons, _ = table.zones(ids[group])
+            parts = shapely.get_parts(shapely.coverage_union_all(polygons))
+            table.remove(ids[group])
+            table.add(parts, np.full(len(parts), classes[group[0]]))
+    table.arrange()
 
 
-def _ordered(polygons: Polygons, classes: NDArray[np.uint8], crs: CRS) -> gpd.GeoDataFrame:
-    """The frame of zones, by class, then from north to south and west to east."""
-    west, south, east, north = shapely.bounds(polygons).reshape(-1, 4).T
-    order = np.lexsort((east, south, west, -north, classes))
-    polygons, classes = shapely.normalize(polygons[order]), classes[order]
-    if len(polygons) and not shapely.coverage_is_valid(polygons):
-        logger.warning("some zones do not share their borders exactly")
-    return gpd.GeoDataFrame({"class_id": classes.astype(np.int32)}, geometry=polygons, crs=crs)
+def _borders(
+    table: ZoneTable, small: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(k, 2) ids of small zones and their neighbours, the lower first, and their common lengths."""
+    polygons, _ = table.zones(small)
+    near = np.unique(np.concatenate([table.near(Bounds(*p.bounds)) for p in polygons]))
+    others, _ = table.zones(near)
+    mine, other = STRtree(others).query(polygons, predicate="intersects")
+    pairs = np.unique(np.sort(np.column_stack([small[mine], near[other]]), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    one, two = (others[np.searchsorted(near, column)] for column in pairs.T)
+    lengths = shapely.length(shapely.intersection(one, two))
+    return pairs[lengths > 0], lengths[lengths > 0]
 
 
 def _block_sums(
-    block: Blend, owner: NDArray[np.int32], class_of: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """(zones, 3) sums over a block's pixels: probability with OSM, without, and pixels."""
+    block: Blend, owner: NDArray[np.int32], class_of: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """(zones, 3) sums over a block's pixels, as `ZoneTable.add_sums` takes them."""
     rows, cols = np.nonzero((owner >= 0) & block.valid)
     zone = owner[rows, cols]
-    with_osm, without = block.scores[:, class_of[zone], rows, cols].astype(np.float64)
+    with_osm, without = np.rint(block.scores[:, class_of[zone], rows, cols] / np.float64(UNIT))
     n = len(class_of)
-    return np.column_stack(
-        [
-            np.bincount(zone, with_osm, minlength=n),
-            np.bincount(zone, without, minlength=n),
-            np.bincount(zone, minlength=n),
-        ]
-    )
+    sums = [np.bincount(zone, values, minlength=n) for values in (with_osm, without)]
+    return np.column_stack([*sums, np.bincount(zone, minlength=n)]).astype(np.int64)
 
 
 def _pixel_of(point: Geometry, grid: GridSpec) -> PixelWindow:
@@ -250,14 +228,3 @@ def _pixel_of(point: Geometry, grid: GridSpec) -> PixelWindow:
     col = int((shapely.get_x(point) - grid.west) // grid.gsd)
     row = int((grid.north - shapely.get_y(point)) // grid.gsd)
     return PixelWindow(min(row, grid.height - 1), min(col, grid.width - 1), 1, 1)
-
-
-def _entities_in(polygons: Polygons, entities: OsmEntities | None) -> NDArray[np.int32]:
-    """(n,) number of OSM entities that intersect each polygon."""
-    counts = np.zeros(len(polygons), np.int64)
-    if entities is not None:
-        for kind in ENTITY_TYPES:
-            tree = STRtree(entities.frame(kind).geometry.to_numpy())
-            of, _ = tree.query(polygons, predicate="intersects")
-            counts += np.bincount(of, minlength=len(polygons))
-    return counts.astype(np.int32)

@@ -22,12 +22,33 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("checkpoint",),
     ("training",),
-    ("mosaic", "polygons", "sieve", "metrics", "gpkg", "rasters", "preview", "reports"),
+    (
+        "mosaic",
+        "polygons",
+        "sieve",
+        "outlines",
+        "zone_table",
+        "metrics",
+        "gpkg",
+        "rasters",
+        "preview",
+        "reports",
+    ),
     ("workflows",),
 )
 # Rooms that stay usable, and quick to import, without a model.
 TORCH_FREE = ("errors", "files", "grid", "legend", "config", "sources", "tiles", "mosaic")
-TORCH_FREE += ("polygons", "sieve", "metrics", "gpkg", "rasters", "preview", "reports")
+TORCH_FREE += (
+    "polygons",
+    "sieve",
+    "outlines",
+    "zone_table",
+    "metrics",
+    "gpkg",
+    "rasters",
+    "preview",
+    "reports",
+)
 
 
 def room(module: str) -> int:

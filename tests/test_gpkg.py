@@ -43,7 +43,7 @@ def tiles() -> gpd.GeoDataFrame:
 
 def write(path: Path, **changes: object) -> Path:
     options = {"legend": UFZ, "metadata": METADATA, "overwrite": False} | changes
-    write_geopackage(path, zones(), tiles(), **options)  # type: ignore[arg-type]
+    write_geopackage(path, [zones()], tiles(), **options)  # type: ignore[arg-type]
     return path
 
 
@@ -139,6 +139,17 @@ def test_an_existing_package_is_replaced_as_a_whole(tmp_path: Path, package: Pat
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_zones_may_come_in_several_frames(tmp_path: Path, package: Path) -> None:
+    path = tmp_path / "map.gpkg"
+    parts = (zones().iloc[i : i + 1] for i in range(3))
+    write_geopackage(path, parts, tiles(), legend=UFZ, metadata=METADATA, overwrite=False)
+    one, other = (pyogrio.read_dataframe(p, layer="zones") for p in (package, path))
+    assert_geodataframe_equal(one, other)
+    inside = (380_110, 10, 380_120, 20)
+    assert pyogrio.read_dataframe(path, layer="zones", bbox=inside).class_id.tolist() == [4]
+    assert read_metadata(path) == METADATA
+
+
 def test_the_file_is_sound(package: Path) -> None:
     with closing(sqlite3.connect(package)) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -149,7 +160,7 @@ def test_the_file_is_sound(package: Path) -> None:
 
 def test_a_map_without_zones_is_written(tmp_path: Path) -> None:
     path = tmp_path / "map.gpkg"
-    write_geopackage(path, zones().head(0), tiles(), legend=UFZ, metadata={}, overwrite=False)
+    write_geopackage(path, [zones().head(0)], tiles(), legend=UFZ, metadata={}, overwrite=False)
     assert len(pyogrio.read_dataframe(path, layer="zones")) == 0
 
 
@@ -167,7 +178,7 @@ columns = {"class_id": np.zeros(3000, int), "status": ["ok"] * 3000}
 frame = gpd.GeoDataFrame(columns, geometry=spots, crs=32635)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
-    write_geopackage(Path(sys.argv[1]), frame, frame, legend=UFZ, metadata={}, overwrite=False)
+    write_geopackage(Path(sys.argv[1]), [frame], frame, legend=UFZ, metadata={}, overwrite=False)
 except OutputError as error:
     sys.stdout.write(str(error))
 """

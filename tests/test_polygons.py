@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,10 +15,11 @@ from geolink.errors import CoverageError
 from geolink.grid import GridSpec, PixelWindow
 from geolink.legend import IGNORE, UFZ
 from geolink.mosaic import Blend
-from geolink.polygons import zone_statistics, zones
+from geolink.polygons import add_statistics, find_zones
 from geolink.rasters import write_class_map
 from geolink.sources.base import SourceInfo
 from geolink.sources.entities import OsmEntities
+from geolink.zone_table import ZoneTable
 
 UTM35 = CRS.from_epsg(32635)
 GRID = GridSpec(UTM35, 380_000.3, 6_672_000.7, 0.6, 260, 300)
@@ -43,6 +45,28 @@ def write(folder: Path, values: NDArray[np.uint8]) -> Path:
     path = folder / "classes.tif"
     write_class_map(path, GRID, lambda w: values[w.slices], legend=UFZ, metadata={}, overwrite=True)
     return path
+
+
+def zones(class_map: Path, area: Geometry, **options: float) -> gpd.GeoDataFrame:
+    path = class_map.with_name("zones.sqlite")
+    path.unlink(missing_ok=True)
+    with ZoneTable(path, UTM35) as table:
+        find_zones(class_map, area, table, **options)  # type: ignore[arg-type]
+        return table.frame()
+
+
+def with_statistics(
+    folder: Path,
+    polygons: list[Geometry],
+    class_ids: list[int],
+    read: Callable[[PixelWindow], Blend],
+    entities: OsmEntities | None,
+) -> gpd.GeoDataFrame:
+    with ZoneTable(folder / "statistics.sqlite", UTM35) as table:
+        table.add(np.array(polygons, dtype=object), np.array(class_ids, np.uint8))
+        table.arrange()
+        add_statistics(table, GRID, read, legend=UFZ, entities=entities)
+        return table.frame()
 
 
 def assert_tiling(found: gpd.GeoDataFrame, area: Geometry) -> None:
@@ -95,6 +119,15 @@ def test_two_runs_give_the_same_zones_in_the_same_order(tmp_path: Path) -> None:
     assert one.class_id.is_monotonic_increasing
 
 
+@pytest.mark.parametrize("side", [50, 97, 256])
+def test_the_block_size_changes_nothing(tmp_path: Path, side: int) -> None:
+    path, area = write(tmp_path, classes(3, nodata=0.05)), star(3)
+    one, other = (zones(path, area, min_area_m2=25, tolerance_m=0.6, side=s) for s in (1000, side))
+    assert len(one) > 10
+    assert one.class_id.equals(other.class_id)
+    assert one.to_wkb().equals(other.to_wkb())
+
+
 def test_simplification_keeps_areas_nearly(tmp_path: Path) -> None:
     path, area = write(tmp_path, classes(2)), box(*GRID.bounds)
     exact = zones(path, area, min_area_m2=40, tolerance_m=0.0)
@@ -103,7 +136,7 @@ def test_simplification_keeps_areas_nearly(tmp_path: Path) -> None:
         shapely.get_num_coordinates(exact.geometry).sum()
     )
     by_class = [z.area.groupby(z.class_id).sum() for z in (exact, simple)]
-    np.testing.assert_allclose(*by_class, rtol=0.03)
+    np.testing.assert_allclose(*by_class, rtol=0.05)  # a zone at the limit may join another
 
 
 def test_a_sliver_along_the_edge_joins_its_neighbour(tmp_path: Path) -> None:
@@ -121,8 +154,7 @@ def test_a_map_without_data_has_no_zones(tmp_path: Path) -> None:
     found = zones(path, star(0), min_area_m2=40, tolerance_m=1.0)
     assert len(found) == 0
     assert {"class_id", "geometry"} <= set(found.columns)
-    read = Blend(np.zeros((2, 9, *GRID.shape), np.float32), np.zeros(GRID.shape, bool))
-    assert len(zone_statistics(found, GRID, lambda _: read, legend=UFZ, entities=None)) == 0
+    assert len(with_statistics(tmp_path, [], [], constant, None)) == 0
 
 
 @pytest.mark.parametrize("area", [Polygon(), box(*GRID.bounds.buffered(5.0))])
@@ -136,11 +168,10 @@ def frame(geometry: list[Geometry]) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame({"osm_id": ids, "tags": [{}] * len(ids)}, geometry=geometry, crs=UTM35)
 
 
-def two_zones() -> gpd.GeoDataFrame:
+def halves() -> list[Geometry]:
     west, south, east, north = GRID.bounds
     middle = west + 150 * GRID.gsd
-    halves = [box(west, south, middle, north), box(middle, south, east, north)]
-    return gpd.GeoDataFrame({"class_id": np.array([2, 5], np.int32)}, geometry=halves, crs=UTM35)
+    return [box(west, south, middle, north), box(middle, south, east, north)]
 
 
 def constant(window: PixelWindow) -> Blend:
@@ -152,11 +183,11 @@ def constant(window: PixelWindow) -> Blend:
     return Blend(scores, valid)
 
 
-def test_statistics_are_means_over_the_pixels_of_each_zone() -> None:
+def test_statistics_are_means_over_the_pixels_of_each_zone(tmp_path: Path) -> None:
     point = frame([Point(GRID.west + 1, GRID.north - 1)])
     crossing = shapely.LineString([(GRID.west, GRID.north - 5), (GRID.west + 179, GRID.north - 9)])
     entities = OsmEntities(point, frame([crossing]), frame([]), SourceInfo("made"))
-    found = zone_statistics(two_zones(), GRID, constant, legend=UFZ, entities=entities)
+    found = with_statistics(tmp_path, halves(), [2, 5], constant, entities)
     assert found.columns.tolist() == [
         "class_id",
         "class_name",
@@ -173,14 +204,14 @@ def test_statistics_are_means_over_the_pixels_of_each_zone() -> None:
     assert found.osm_objects.tolist() == [2, 1]
 
 
-def test_a_zone_narrower_than_a_pixel_takes_the_pixel_it_lies_in() -> None:
+def test_a_zone_narrower_than_a_pixel_takes_the_pixel_it_lies_in(tmp_path: Path) -> None:
     x, y = GRID.west + 0.1, GRID.north - 200 * GRID.gsd
-    zone = gpd.GeoDataFrame({"class_id": [2]}, geometry=[box(x, y, x + 0.05, y + 5)], crs=UTM35)
+    zone = box(x, y, x + 0.05, y + 5)
 
     def read(window: PixelWindow) -> Blend:
         scores = np.full((2, 9, window.height, window.width), 0.5, np.float32)
         return Blend(scores, np.ones((window.height, window.width), bool))
 
-    found = zone_statistics(zone, GRID, read, legend=UFZ, entities=None)
+    found = with_statistics(tmp_path, [zone], [2], read, None)
     assert found.confidence.tolist() == [0.5]
     assert found.osm_objects.tolist() == [0]

@@ -1,6 +1,7 @@
 """Tile scores to files: rasters, zones, GeoPackage, preview."""
 
 import json
+import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -8,23 +9,26 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import rasterio
 from rasterio.windows import Window
 
-from geolink.files import atomic_path
+from geolink.files import atomic_path, full_disk_named
 from geolink.gpkg import write_geopackage
 from geolink.grid import Bounds
 from geolink.legend import Legend
 from geolink.mosaic import TileStore, blend, tile_frame
-from geolink.polygons import zone_statistics, zones
+from geolink.outlines import MAX_TOLERANCE_PX
+from geolink.polygons import add_statistics, find_zones
 from geolink.preview import write_preview
 from geolink.rasters import write_class_map, write_probabilities
 from geolink.workflows.progress import Progress
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.scene import Scene
+from geolink.zone_table import ZoneTable
 
-# Zone outlines may leave the pixel edges by about this many pixels.
-TOLERANCE_PX = 2.0
+# GDAL keeps blocks of rasters in memory, a share of all there is unless it is told; bytes.
+_GDAL_CACHE = 64_000_000
 
 
 def write_outputs(
@@ -35,12 +39,32 @@ def write_outputs(
     metadata: dict[str, Any],
     out: Path,
     progress: Progress,
-) -> tuple[gpd.GeoDataFrame, gpd.GeoDataFrame]:
+) -> tuple[pd.DataFrame, gpd.GeoDataFrame]:
     """Writes everything that a request asks for; files appear when all are complete.
 
     Returns:
-        The layers `zones` and `tiles`.
+        Class, confidence, area and gain of each zone, and the layer `tiles`.
     """
+    with (
+        full_disk_named(out),
+        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE),
+        tempfile.TemporaryDirectory(prefix="zones.", dir=store.path) as folder,
+        ZoneTable(Path(folder) / "zones.sqlite", scene.grid.crs) as zones,
+    ):
+        return _write_with(zones, request, scene, store, legend, metadata, out, progress)
+
+
+def _write_with(
+    zones: ZoneTable,
+    request: PredictRequest,
+    scene: Scene,
+    store: TileStore,
+    legend: Legend,
+    metadata: dict[str, Any],
+    out: Path,
+    progress: Progress,
+) -> tuple[pd.DataFrame, gpd.GeoDataFrame]:
+    """As `write_outputs`, with an empty table for the zones."""
     read = partial(blend, store, scene.plan)
     steps = ["class map", "zones", "statistics", "rasters", "preview", "GeoPackage"]
 
@@ -53,14 +77,15 @@ def write_outputs(
     common: dict[str, Any] = {"legend": legend, "metadata": tags, "overwrite": True}
     write_class_map(class_map, scene.grid, lambda window: read(window).classes, **common)
     begin("zones")
-    outlines = zones(
+    find_zones(
         class_map,
         scene.aoi,
+        zones,
         min_area_m2=request.min_zone_area_m2,
-        tolerance_m=TOLERANCE_PX * scene.grid.gsd,
+        tolerance_m=MAX_TOLERANCE_PX * scene.grid.gsd,
     )
     begin("statistics")
-    frame = zone_statistics(outlines, scene.grid, read, legend=legend, entities=scene.entities)
+    add_statistics(zones, scene.grid, read, legend=legend, entities=scene.entities)
     tiles = tile_frame(store, scene.plan, np.array(scene.tiles))
     with ExitStack() as complete:
 
@@ -85,7 +110,7 @@ def write_outputs(
             readable = not (tiles["status"] == "failed").any()
             write_preview(
                 part(request.preview),
-                frame,
+                zones.frame(),
                 scene.imagery if readable else None,
                 bounds=Bounds(*scene.aoi.bounds),
                 legend=legend,
@@ -94,9 +119,11 @@ def write_outputs(
                 overwrite=True,
             )
         begin("GeoPackage")
-        write_geopackage(geopackage, frame, tiles, legend=legend, metadata=metadata, overwrite=True)
+        write_geopackage(
+            geopackage, zones.frames(), tiles, legend=legend, metadata=metadata, overwrite=True
+        )
     progress("outputs", len(steps), len(steps))
-    return frame, tiles
+    return zones.figures(), tiles
 
 
 def credits(metadata: dict[str, Any]) -> list[str]:
