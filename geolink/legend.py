@@ -104,14 +104,14 @@ def _color(number: int) -> str:
 UFZ = Legend(
     "ufz",
     (
-        MapClass(0, "water", "#4cb1f0"),
-        MapClass(1, "green", "#539247"),
-        MapClass(2, "farmland", "#cfc362"),
-        MapClass(3, "undeveloped", "#8d877d"),
-        MapClass(4, "residential", "#ffb51c"),
-        MapClass(5, "commercial", "#c90814"),
-        MapClass(6, "institution", "#0e2d9c"),
-        MapClass(7, "industrial", "#9b4d96"),
+        MapClass(0, "water", "#50bbf8"),
+        MapClass(1, "green", "#58a75c"),
+        MapClass(2, "farmland", "#e5d174"),
+        MapClass(3, "undeveloped", "#8b857b"),
+        MapClass(4, "residential", "#ffad12"),
+        MapClass(5, "commercial", "#d43d2f"),
+        MapClass(6, "institution", "#182a86"),
+        MapClass(7, "industrial", "#a251a5"),
         MapClass(8, "transport", "#f2f2f2"),
     ),
 )

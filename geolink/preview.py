@@ -1,8 +1,9 @@
 """A picture of the map for people: zones beside the imagery, with legend, scale and credits."""
 
+import math
 import textwrap
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Polygon, Rectangle
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 
 from geolink.files import atomic_path
@@ -20,28 +23,65 @@ from geolink.legend import Legend
 from geolink.rasters import burn
 from geolink.sources.base import ImageSource, ImageTile
 
-# Pixels. The figure is at most MAX_SIDE high and wide.
+SIMULATED_NOTE = (
+    "Simulated imagery: rendered from OpenStreetMap, not observed. No basis for decisions."
+)
+
+# Pixels. The figure is at most MAX_SIDE wide and high, with at most so much for head and foot.
 MAX_SIDE = 1600
 _DPI = 100
-_MARGIN, _GAP, _TITLE, _FOOTER, _LEGEND = 30, 24, 84, 92, 290
+_MARGIN, _GAP, _CAPTION = 30, 24, 24
+_HEAD, _FOOT = 190, 350
+_MAX_PANEL, _MIN_CELL = 1100, 170
 
-_INK, _PAPER, _WARNING = "#222222", "#ffffff", "#b3261e"
-_NO_DATA = (0.93, 0.93, 0.93)
-# Share of the class colour over the grey imagery, and of the ink in a border between zones.
-_TINT, _BORDER = 0.75, 0.55
+# The column of legend, scale bar and north arrow.
+_SIDE, _SWATCH, _NAME, _SHARE = 330, 26, 140, 240
+_ROW, _MAX_ROWS = 27, 20
+
+_INK, _SOFT, _PAPER, _WARNING = "#222222", "#555555", "#ffffff", "#b3261e"
+# How strongly the imagery shades the zones, the share of ink in a border between them, and the
+# pixels from line to line of the hatching where there is no map.
+_SHADING, _BORDER, _HATCH = 0.3, 0.6, 8
+# The legend explains the hatching unless the zones cover so much of the map.
+_COVERED = 0.995
 
 RGB = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where things are, in pixels from the upper left."""
+class LegendRow:
+    """A class that occurs: its id, name, colour, and its area in numbers and words."""
 
-    width: int
-    height: int
+    id: int
+    name: str
+    color: str
+    area_m2: float
+    share: float
+
+    @property
+    def area(self) -> str:
+        """The area in words."""
+        return area_words(self.area_m2)
+
+    @property
+    def percent(self) -> str:
+        """The share of all zones in words."""
+        return f"{100 * self.share:.1f} %"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Panels of one size, in pixels from the upper left corner of the first cell.
+
+    A cell is a caption above a panel, and wide enough for the caption.
+    """
+
+    gsd: float  # metres per pixel
     panel_width: int
     panel_height: int
-    panels: tuple[tuple[int, int], ...]  # (x, y) of each panel
+    cells: tuple[tuple[int, int], ...]  # x, y
+    width: int
+    height: int
 
 
 def write_preview(
@@ -60,7 +100,7 @@ def write_preview(
     Args:
         target: the `.png` to make.
         zones: polygons with `class_id` and `area_m2` in a metric CRS.
-        imagery: shown at left or above, and in grey under the zones; None to leave it out.
+        imagery: shown at left or above, and as shades of the zones; None to leave it out.
         bounds: extent of the map in the CRS of the zones, metres.
         legend: names and colours.
         title: what the map shows.
@@ -70,77 +110,85 @@ def write_preview(
     Raises:
         OutputError: the target cannot be written, or the disk is full.
     """
-    layout = _layout(bounds.width / bounds.height, 1 if imagery is None else 2)
-    grid = _panel_grid(bounds, layout, zones)
+    layout = _layout(bounds, 1 if imagery is None else 2)
+    shape = (layout.panel_height, layout.panel_width)
+    grid = GridSpec(zones.crs, bounds.west, bounds.north, layout.gsd, *shape)
     tile = None if imagery is None else imagery.read(grid)
     simulated = imagery is not None and imagery.info.simulated
-    figure = Figure(figsize=(layout.width / _DPI, layout.height / _DPI), dpi=_DPI, facecolor=_PAPER)
-    pictures = [_zone_picture(zones, tile, grid, legend)]
+    pictures = {"zones": _zone_picture(zones, tile, grid, legend)}
     if tile is not None:
-        pictures.insert(0, np.where(tile.valid, tile.rgb / np.float32(255), 1).transpose(1, 2, 0))
-    axes = [
-        _panel(figure, layout, place, picture)
-        for place, picture in zip(layout.panels, pictures, strict=True)
-    ]
-    if tile is not None:
-        caption = "simulated imagery" if simulated else "imagery"
-        _caption(axes[0], caption, _WARNING if simulated else _INK)
-        _caption(axes[1], "zones", _INK)
-    _scale_bar(axes[-1], grid)
-    _north_arrow(axes[-1], grid)
-    _words(figure, layout, title=title, credits=credits, simulated=simulated)
-    _legend(figure, layout, zones, legend)
+        photo = np.where(tile.valid, tile.rgb / np.float32(255), 1).transpose(1, 2, 0)
+        pictures = {"simulated imagery" if simulated else "imagery": photo} | pictures
+    credits = [*credits, f"Projection: {zones.crs.name}; up is grid north"]
     with atomic_path(target, overwrite=overwrite) as part, warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(part, format="png", dpi=_DPI, metadata={"Software": None})
+        sheet = _Sheet(layout)
+        sheet.words(title, 18, _INK, most=2)
+        if simulated:
+            sheet.words(SIMULATED_NOTE, 11, _WARNING, most=3)
+        gaps = zones["area_m2"].sum() < _COVERED * bounds.width * bounds.height
+        sheet.body(pictures, legend_rows(zones, legend), gaps=gaps)
+        for credit in credits:
+            sheet.words(credit, 9, _SOFT, most=4)
+        sheet.save(part)
 
 
-def _layout(aspect: float, panels: int) -> _Layout:
-    """The arrangement, side by side or stacked, in which panels of this aspect are largest."""
-    free_width = MAX_SIDE - 2 * _MARGIN - _GAP - _LEGEND
-    free_height = MAX_SIDE - _TITLE - _FOOTER
-    best = (0, 0)
+def legend_rows(zones: gpd.GeoDataFrame, legend: Legend) -> list[LegendRow]:
+    """The classes that occur in `zones` (columns class_id and area_m2), in order of their ids."""
+    areas = zones["area_m2"].groupby(zones["class_id"]).sum()
+    total = areas.sum()
+    return [
+        LegendRow(c.id, c.name, c.color, float(areas[c.id]), float(areas[c.id] / total))
+        for c in legend.classes
+        if c.id in areas.index
+    ]
+
+
+def area_words(area_m2: float) -> str:
+    """An area to three digits, in the unit that suits it."""
+    for unit, size in (("km²", 1e6), ("ha", 1e4)):
+        if area_m2 >= size:
+            decimals = max(2 - math.floor(math.log10(area_m2 / size)), 0)
+            return f"{area_m2 / size:,.{decimals}f} {unit}"
+    return f"{area_m2:,.0f} m²"
+
+
+def _layout(bounds: Bounds, panels: int) -> _Layout:
+    """The arrangement, side by side or stacked, in which the panels are largest."""
+    free_width = MAX_SIDE - 2 * _MARGIN - _GAP - _SIDE
+    free_height = MAX_SIDE - _HEAD - _FOOT
+    choices = []
     for across, down in {(panels, 1), (1, panels)}:
-        width = (free_width - (across - 1) * _GAP) / across
-        width = min(width, (free_height - (down - 1) * _GAP) / down * aspect, 1100.0)
-        best = max(best, (int(max(width, 1)), across))
-    panel_width, across = best
-    panel_height = max(int(panel_width / aspect), 1)
-    places = tuple(
-        (
-            _MARGIN + (i % across) * (panel_width + _GAP),
-            _TITLE + (i // across) * (panel_height + _GAP),
-        )
-        for i in range(panels)
-    )
-    width = places[-1][0] + panel_width + _GAP + _LEGEND + _MARGIN
-    height = max(places[-1][1] + panel_height, _TITLE + 400) + _FOOTER
-    return _Layout(width, height, panel_width, panel_height, places)
-
-
-def _panel_grid(bounds: Bounds, layout: _Layout, zones: gpd.GeoDataFrame) -> GridSpec:
-    """The grid of a panel's pixels."""
-    gsd = max(bounds.width / layout.panel_width, bounds.height / layout.panel_height)
-    return GridSpec(
-        zones.crs, bounds.west, bounds.north, gsd, layout.panel_height, layout.panel_width
-    )
+        width = min((free_width - (across - 1) * _GAP) / across, _MAX_PANEL)
+        height = (free_height - (down - 1) * _GAP) / down - _CAPTION
+        choices.append((max(bounds.width / width, bounds.height / height), across))
+    gsd, across = min(choices)
+    width, height = (math.ceil(side / gsd - 1e-6) for side in (bounds.width, bounds.height))
+    right, down = max(width, _MIN_CELL) + _GAP, _CAPTION + height + _GAP
+    cells = tuple((i % across * right, i // across * down) for i in range(panels))
+    extent = (cells[-1][0] + right - _GAP, cells[-1][1] + down - _GAP)
+    return _Layout(gsd, width, height, cells, *extent)
 
 
 def _zone_picture(
     zones: gpd.GeoDataFrame, tile: ImageTile | None, grid: GridSpec, legend: Legend
 ) -> RGB:
-    """(height, width, 3) colours of the zones over pale grey imagery, drawn at double size."""
+    """(height, width, 3) colours of the zones, hatched between them.
+
+    Zones are drawn at double size, for fine borders. The imagery shades them, about as much
+    lighter as darker, so that their colours remain those of the legend.
+    """
     fine = GridSpec(grid.crs, grid.west, grid.north, grid.gsd / 2, grid.height * 2, grid.width * 2)
     owner = burn(zones.geometry, range(len(zones)), fine, fill=-1)
-    colors = np.array([c.rgb for c in legend.classes]) / 255
-    of_owner = np.vstack([colors[zones["class_id"].to_numpy()], _NO_DATA])  # owner -1: last row
-    of_owner = of_owner.astype(np.float32)
-    picture = of_owner[owner]
+    colors = np.array([c.rgb for c in legend.classes], np.float32) / 255
+    of_owner = np.vstack([colors[zones["class_id"].to_numpy()], np.ones((1, 3), np.float32)])
+    picture = of_owner[owner]  # owner -1: the last row
     if tile is not None:
-        grey = 0.4 + 0.6 / 255 * tile.rgb.mean(axis=0, dtype=np.float32)
-        grey = grey.repeat(2, axis=0).repeat(2, axis=1)[..., None]
-        picture = np.where(owner[..., None] >= 0, _TINT * picture + (1 - _TINT) * grey, picture)
+        shade = _shades(tile).repeat(2, axis=0).repeat(2, axis=1)[..., None]
+        picture = np.where(owner[..., None] >= 0, np.clip(picture * shade, 0, 1), picture)
+    rows, cols = np.indices(owner.shape)
+    picture[(owner < 0) & ((rows + cols) % (2 * _HATCH) < 2)] = 0.75
     border = np.zeros(owner.shape, bool)
     border[:, 1:] |= owner[:, 1:] != owner[:, :-1]
     border[1:] |= owner[1:] != owner[:-1]
@@ -150,115 +198,147 @@ def _zone_picture(
     return smooth
 
 
-def _panel(figure: Figure, layout: _Layout, place: tuple[int, int], picture: RGB) -> Axes:
-    """Axes that show one picture, pixel by pixel."""
-    x, y = place
-    width, height = layout.panel_width, layout.panel_height
-    rectangle = (
-        x / layout.width,
-        1 - (y + height) / layout.height,
-        width / layout.width,
-        height / layout.height,
-    )
-    axes = figure.add_axes(rectangle)
-    axes.imshow(picture, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set(color=_INK, linewidth=0.8)
-    return axes
+def _shades(tile: ImageTile) -> NDArray[np.float32]:
+    """(height, width) factors about 1 that follow the brightness of the imagery."""
+    bright = tile.rgb.mean(axis=0, dtype=np.float32) / 255
+    middle = bright[tile.valid].mean() if tile.valid.any() else 0.0
+    shades: NDArray[np.float32] = np.where(tile.valid, 1 + _SHADING * (bright - middle), 1)
+    return shades.astype(np.float32)
 
 
-def _caption(axes: Axes, text: str, color: str) -> None:
-    axes.annotate(
-        text,
-        (0, 1),
-        xytext=(8, -8),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        va="top",
-        fontsize=11,
-        color=_PAPER,
-        bbox={"facecolor": color, "edgecolor": "none", "pad": 4, "alpha": 0.85},
-    )
+class _Sheet:
+    """A page that is filled from above; all lengths are pixels from its upper left corner."""
+
+    def __init__(self, layout: _Layout) -> None:
+        self.layout = layout
+        self.width = 2 * _MARGIN + layout.width + _GAP + _SIDE
+        self.figure = Figure(dpi=_DPI, facecolor=_PAPER)
+        self.page: Axes = self.figure.add_axes((0, 0, 1, 1))
+        self.page.axis("off")
+        self.y = float(_MARGIN)  # the end of what is drawn
+
+    def words(self, text: str, size: float, color: str, *, most: int) -> None:
+        """Text over the whole width, in at most so many lines."""
+        lines = wrapped(text, self.width - 2 * _MARGIN, size, most=most)
+        self.y = self._lines(lines, _MARGIN, self.y, size, color=color)
+
+    def body(self, pictures: Mapping[str, RGB], rows: list[LegendRow], *, gaps: bool) -> None:
+        """The pictures, each below its name, and the column that explains them."""
+        self.y += 14
+        for (name, picture), (right, down) in zip(pictures.items(), self.layout.cells, strict=True):
+            self._panel(picture, name, _MARGIN + right, self.y + down)
+        left = _MARGIN + self.layout.width + _GAP
+        y = self._legend(rows, left, self.y + _CAPTION, gaps=gaps)
+        y = self._scale_bar(left, y + 44)
+        self._north_arrow(left + _SIDE - 30, y - 62)
+        self.y = max(self.y + self.layout.height, y) + 18
+
+    def save(self, target: Path) -> None:
+        """Write the page as PNG, as high as it has become."""
+        height = round(self.y + _MARGIN / 2)
+        self.figure.set_size_inches(self.width / _DPI, height / _DPI)
+        self.page.set(xlim=(0, self.width), ylim=(height, 0), aspect="auto")
+        self.figure.savefig(target, format="png", dpi=_DPI, metadata={"Software": None})
+
+    def _lines(self, lines: list[str], x: float, y: float, size: float, **style: Any) -> float:  # noqa: ANN401
+        """Lines of text, the first with its top at `y`; where the next would begin."""
+        for line in lines:
+            self._text(x, y, line, size=size, va="top", **style)
+            y += _leading(size)
+        return y
+
+    def _text(self, x: float, y: float, text: str, **style: Any) -> None:  # noqa: ANN401
+        look: dict[str, Any] = {"color": _INK, "parse_math": False} | style
+        self.page.text(x, y, text, **look)
+
+    def _box(self, x: float, y: float, width: float, height: float, **style: Any) -> None:  # noqa: ANN401
+        look: dict[str, Any] = {"edgecolor": _INK, "linewidth": 0.7} | style
+        self.page.add_patch(Rectangle((x, y), width, height, **look))
+
+    def _panel(self, picture: RGB, name: str, x: float, y: float) -> None:
+        color = _WARNING if name.startswith("simulated") else _INK
+        self._text(x, y + _CAPTION - 7, name, size=11, color=color)
+        left, top = round(x), round(y + _CAPTION)  # whole pixels keep the picture's sharp
+        height, width = picture.shape[:2]
+        extent = (left, left + width, top + height, top)
+        self.page.imshow(picture, interpolation="nearest", extent=extent)
+        self._box(left, top, width, height, facecolor="none")
+
+    def _legend(self, rows: list[LegendRow], x: float, y: float, *, gaps: bool) -> float:
+        """The classes with area and share, and where the legend ends."""
+        heads = ((0, "zone", "left"), (_SHARE, "share", "right"), (_SIDE, "area", "right"))
+        for right, word, side in heads:
+            self._text(x + right, y - 7, word, size=10, color=_SOFT, ha=side)
+        for row in _most_of(rows):
+            self._box(x, y + 5, _SWATCH, 16, facecolor=row.color)
+            lines = wrapped(row.name, _NAME, 11, most=2)
+            for at, word in ((x + _SHARE, row.percent), (x + _SIDE, row.area)):
+                self._text(at, y + 5, word, size=11, va="top", ha="right")
+            y = max(self._lines(lines, x + _SWATCH + 9, y + 5, 11), y + _ROW)
+        if gaps:
+            self._box(x, y + 5, _SWATCH, 16, hatch="////", facecolor=_PAPER, edgecolor="#999999")
+            self._text(x + _SWATCH + 9, y + 5, "not mapped", size=11, va="top")
+            y += _ROW
+        self.page.plot((x, x + _SIDE), (y + 5, y + 5), color=_SOFT, linewidth=0.7)
+        self._text(x, y + 10, "total", size=11, va="top")
+        total = area_words(sum(row.area_m2 for row in rows))
+        self._text(x + _SIDE, y + 10, total, size=11, va="top", ha="right")
+        return y + 10 + _ROW
+
+    def _scale_bar(self, x: float, y: float) -> float:
+        """A bar of a round length, and where it ends."""
+        metres = _round_length((_SIDE - 80) * self.layout.gsd)
+        length = metres / self.layout.gsd
+        label = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+        self._text(x, y, "0", size=10)
+        self._text(x + length, y, label, size=10, ha="center")
+        for half, color in enumerate((_INK, _PAPER)):
+            self._box(x + half * length / 2, y + 6, length / 2, 7, facecolor=color)
+        return y + 13
+
+    def _north_arrow(self, x: float, y: float) -> None:
+        """An arrow up; up is grid north."""
+        corners = [(x, y), (x + 12, y + 36), (x, y + 28), (x - 12, y + 36)]
+        self.page.add_patch(Polygon(corners, facecolor=_INK, linewidth=0))
+        self._text(x, y + 52, "N", size=12, weight="bold", ha="center", va="center")
 
 
-def _scale_bar(axes: Axes, grid: GridSpec) -> None:
-    """A bar of a round length, about a quarter of the panel, at the lower left."""
-    metres = _round_length(grid.width * grid.gsd / 4)
-    length, thick = metres / grid.gsd, 7
-    left, base = 22, grid.height - 22
-    _plate(axes, left - 12, base - 36, length + 24, 48)
-    for half, color in enumerate((_INK, _PAPER)):
-        corner = (left + half * length / 2, base - thick)
-        axes.add_patch(
-            Rectangle(corner, length / 2, thick, facecolor=color, edgecolor=_INK, linewidth=0.8)
-        )
-    label = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
-    axes.text(left + length / 2, base - thick - 4, label, ha="center", va="bottom", fontsize=10)
+def _most_of(rows: list[LegendRow]) -> list[LegendRow]:
+    """The rows, or of too many the largest and one for the rest."""
+    if len(rows) <= _MAX_ROWS:
+        return rows
+    kept = sorted(rows, key=lambda row: -row.area_m2)[: _MAX_ROWS - 1]
+    rest = [row for row in rows if row not in kept]
+    area, share = sum(row.area_m2 for row in rest), sum(row.share for row in rest)
+    kept = [row for row in rows if row in kept]
+    return [*kept, LegendRow(-1, f"{len(rest)} smaller classes", _PAPER, area, share)]
+
+
+def wrapped(text: str, width: float, size: float, *, most: int) -> list[str]:
+    """At most so many lines, none wider than `width` pixels at `size` points."""
+    text = " ".join(text.split())[:2000]
+    columns = max(int(width * len(text) / max(_text_width(text, size), 1)), 8)
+    while True:
+        lines = textwrap.wrap(text, columns, max_lines=most, placeholder=" …")
+        if columns <= 8 or all(_text_width(line, size) <= width for line in lines):
+            return lines
+        columns -= max(columns // 20, 1)
+
+
+def _text_width(text: str, size: float) -> float:
+    """Pixels, as they will be drawn: hinting makes small letters wider."""
+    renderer = RendererAgg(1, 1, _DPI)  # type: ignore[no-untyped-call]
+    font = FontProperties(size=size)
+    width, _, _ = renderer.get_text_width_height_descent(text, font, False)  # type: ignore[no-untyped-call]
+    return float(width)
+
+
+def _leading(size: float) -> float:
+    """Pixels from one line to the next, of text of this size in points."""
+    return 1.4 * size * _DPI / 72
 
 
 def _round_length(most: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above `most`."""
     power = 10.0 ** np.floor(np.log10(most))
     return float(max(step * power for step in (1, 2, 5) if step * power <= most))
-
-
-def _north_arrow(axes: Axes, grid: GridSpec) -> None:
-    """An arrow up at the upper right; up is grid north."""
-    x = grid.width - 32
-    _plate(axes, x - 18, 14, 36, 64)
-    axes.add_patch(Polygon([(x, 20), (x + 11, 52), (x, 45), (x - 11, 52)], facecolor=_INK))
-    axes.text(x, 65, "N", ha="center", va="center", fontsize=11, fontweight="bold", color=_INK)
-
-
-def _plate(axes: Axes, x: float, y: float, width: float, height: float) -> None:
-    """A pale ground that keeps what stands on it legible; pixels of the panel."""
-    axes.add_patch(Rectangle((x, y), width, height, facecolor=_PAPER, edgecolor="none", alpha=0.85))
-
-
-def _words(
-    figure: Figure, layout: _Layout, *, title: str, credits: Iterable[str], simulated: bool
-) -> None:
-    """Title, the note on simulated imagery, and the credits."""
-    left, lines = _MARGIN / layout.width, max(layout.width // 8, 40)
-    shown = textwrap.shorten(title, max(layout.width // 13, 20), placeholder=" …")
-    style: dict[str, Any] = {"va": "top", "ha": "left", "parse_math": False}
-    figure.text(left, 1 - 18 / layout.height, shown, fontsize=18, color=_INK, **style)
-    if simulated:
-        note = (
-            "Simulated imagery: rendered from OpenStreetMap, not observed. No basis for decisions."
-        )
-        figure.text(left, 1 - 54 / layout.height, note, fontsize=11, color=_WARNING, **style)
-    text = textwrap.fill(" · ".join(credits), lines, max_lines=3, placeholder=" …")
-    below = (_FOOTER - 16) / layout.height
-    figure.text(left, below, text, fontsize=9, color="#555555", linespacing=1.4, **style)
-
-
-def _legend(figure: Figure, layout: _Layout, zones: gpd.GeoDataFrame, legend: Legend) -> None:
-    """The classes that occur, each with its share of the area."""
-    areas = zones["area_m2"].groupby(zones["class_id"]).sum()
-    handles = [
-        Patch(
-            facecolor=c.color,
-            edgecolor=_INK,
-            linewidth=0.5,
-            label=f"{c.name}  {100 * areas[c.id] / areas.sum():.1f} %",
-        )
-        for c in legend.classes
-        if c.id in areas.index
-    ]
-    right = (layout.panels[-1][0] + layout.panel_width + _GAP) / layout.width
-    figure.legend(
-        handles=handles,
-        title="Zone, share of area",
-        loc="upper left",
-        bbox_to_anchor=(right, 1 - _TITLE / layout.height),
-        borderaxespad=0,
-        frameon=False,
-        alignment="left",
-        fontsize=12,
-        title_fontsize=12,
-        labelspacing=0.7,
-        handlelength=1.6,
-        handleheight=1.1,
-    )

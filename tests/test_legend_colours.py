@@ -9,7 +9,7 @@ import pytest
 from geolink.legend import UFZ, Legend
 
 # CIE76 distance in Lab, in which about 2.3 is a just noticeable difference.
-APART = 23.0
+APART = 20.0
 
 # How dichromats see, in linear RGB: G. M. Machado, M. M. Oliveira, L. A. F. Fernandes, "A
 # physiologically-based model for simulation of color vision deficiency", 2009, severity 1.0.

@@ -1,16 +1,19 @@
+from itertools import combinations
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.transforms import Bbox
 from pyproj import CRS
 from shapely import box
 
 from geolink.errors import OutputError
 from geolink.grid import Bounds, GridSpec
-from geolink.legend import UFZ
-from geolink.preview import MAX_SIDE, write_preview
+from geolink.legend import UFZ, new_legend
+from geolink.preview import MAX_SIDE, area_words, write_preview
 from geolink.sources.base import ImageTile, SourceInfo
 
 UTM35 = CRS.from_epsg(32635)
@@ -46,14 +49,106 @@ def write(path: Path, bounds: Bounds, imagery: Flat | None, **changes: object) -
     return picture
 
 
-@pytest.mark.parametrize("shape", [(900, 800), (300, 2000), (2500, 400), (3, 50_000)])
-def test_any_extent_gives_a_picture_of_bounded_size(tmp_path: Path, shape: tuple[int, int]) -> None:
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved, in turn."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: object, **options: object) -> None:
+        saved.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return saved
+
+
+def words(figure: Figure) -> dict[str, Bbox]:
+    """What is written where, in pixels from the lower left."""
+    drawn = [text for text in figure.axes[0].texts if text.get_text()]
+    return {f"{i} {text.get_text()}": text.get_window_extent() for i, text in enumerate(drawn)}
+
+
+SHAPES = [(900, 800), (300, 2000), (2500, 400), (3, 50_000), (50_000, 3), (9, 12)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_any_extent_gives_a_sound_picture(
+    tmp_path: Path, shape: tuple[int, int], figures: list[Figure]
+) -> None:
     height, width = shape
-    imagery = Flat()
-    picture = write(tmp_path / "map.png", Bounds(0, 0, width, height), imagery)
+    imagery = Flat(simulated=True)
+    title = "Functional zones of a place with a name of considerable length (simulated imagery)"
+    credits = ["Imagery: " + "Ministry of Long Names, " * 40, "https://example.org/" + "x" * 900]
+    options = {"title": title, "credits": credits}
+    picture = write(tmp_path / "map.png", Bounds(0, 0, width, height), imagery, **options)
     assert max(picture.shape[:2]) <= MAX_SIDE
     assert 0 < imagery.most_pixels < MAX_SIDE**2
     assert [p.name for p in tmp_path.iterdir()] == ["map.png"]
+    places = words(figures[0])
+    page = Bbox.from_bounds(0, 0, picture.shape[1], picture.shape[0])
+    for name, place in places.items():
+        assert page.count_contains(place.corners()) == 4, name
+    for (a, first), (b, second) in combinations(places.items(), 2):
+        assert not first.overlaps(second), f"{a!r} overlaps {b!r}"
+
+
+@pytest.mark.parametrize("count", [1, 9, 200])
+def test_any_number_of_classes_has_a_legend(
+    tmp_path: Path, count: int, figures: list[Figure]
+) -> None:
+    legend = new_legend("long", [f"quite a long name of class {i}" for i in range(count)])
+    strips = [box(i, 0, i + 1, 100 + i) for i in range(count)]
+    frame = gpd.GeoDataFrame({"class_id": range(count)}, geometry=strips, crs=UTM35)
+    write_preview(
+        tmp_path / "map.png",
+        frame.assign(area_m2=frame.area),
+        None,
+        bounds=Bounds(0, 0, count, 100 + count),
+        legend=legend,
+        title="Zones",
+        credits=[],
+        overwrite=False,
+    )
+    assert max(imread(tmp_path / "map.png").shape) <= MAX_SIDE
+    places = words(figures[0])
+    for (a, first), (b, second) in combinations(places.items(), 2):
+        assert not first.overlaps(second), f"{a!r} overlaps {b!r}"
+    assert any("181 smaller" in name for name in places) == (count == 200)
+
+
+def test_what_is_not_mapped_is_explained(tmp_path: Path, figures: list[Figure]) -> None:
+    whole = Bounds(0, 0, 1000, 1000)
+    write(tmp_path / "full.png", whole, None)
+    half = zones(whole).head(1)
+    write_preview(
+        tmp_path / "half.png",
+        half,
+        None,
+        bounds=whole,
+        legend=UFZ,
+        title="Zones",
+        credits=[],
+        overwrite=False,
+    )
+    full, half = (" ".join(words(figure)) for figure in figures)
+    assert "not mapped" not in full
+    assert "not mapped" in half
+
+
+@pytest.mark.parametrize(
+    ("area_m2", "expected"),
+    [
+        (0, "0 m²"),
+        (9_999.4, "9,999 m²"),
+        (10_000, "1.00 ha"),
+        (123_456, "12.3 ha"),
+        (1_607_000, "1.61 km²"),
+        (2_345_678_000, "2,346 km²"),
+    ],
+)
+def test_areas_have_three_digits(area_m2: float, expected: str) -> None:
+    assert area_words(area_m2) == expected
 
 
 def test_zones_have_the_colours_of_the_legend(tmp_path: Path) -> None:
