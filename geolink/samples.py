@@ -128,7 +128,7 @@ def hide_givers(sample: Sample, share: float, rng: np.random.Generator) -> Sampl
         share: probability of each label-giving object to be hidden, 0-1.
         rng: source of randomness.
     """
-    if sample.graph is None or share <= 0:
+    if sample.graph is None or not sample.givers or share <= 0:
         return sample
     objects = {kind: sample.graph[kind].object.numpy() for kind in sample.givers}
     mapped = np.unique(np.concatenate([objects[k][giver] for k, giver in sample.givers.items()]))

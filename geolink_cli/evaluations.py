@@ -26,14 +26,14 @@ def figure_table(report: "Report") -> Table:
             words = Text.assemble(label(name, report.unit), (f"  {name}", "dim"))
             intervals = spread(figure.over_seeds), spread(figure.over_places)
             table.add_row(words, number(figure.value), *intervals)
-    main = _MAIN[report.measures]
-    for i, condition in enumerate(report.conditions[1:]):
-        if i == 0:
-            table.add_section()
-        figure = condition.figures[main]
-        words = Text.assemble(label(main), (f"  {condition.name}", "dim"))
-        intervals = spread(figure.over_seeds), spread(figure.over_places)
-        table.add_row(words, number(figure.value), *intervals)
+    if others := report.conditions[1:]:
+        main = _MAIN[report.measures]
+        table.add_section()
+        table.add_row(Text(f"{label(main)} of", "bold"))
+        for condition in others:
+            figure = condition.figures[main]
+            intervals = spread(figure.over_seeds), spread(figure.over_places)
+            table.add_row(Text(condition.name), number(figure.value), *intervals)
     return table
 
 

@@ -227,6 +227,7 @@ def _on_samples(
 ) -> _Findings:
     """The model's answers to samples, or probes of its features, in every trial."""
     data = labelled_data(request, model.card, progress=progress)
+    _thresholds(request, data.legend)
     if request.protocol not in PROBES:
         samples.require_fits(data, model, request)
     with_osm = samples.has_osm(data)
