@@ -41,7 +41,11 @@ def predict(
     ] = None,
     preview: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Map as a picture.", rich_help_panel=OUTPUTS),
+        typer.Option(
+            metavar="FILE",
+            help="Map as a picture (.png) or an interactive page (.html).",
+            rich_help_panel=OUTPUTS,
+        ),
     ] = None,
     gsd: options.GsdOpt = None,
     accept_imagery_terms: options.TermsOpt = None,

@@ -32,6 +32,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
         "gpkg",
         "rasters",
         "preview",
+        "web_map",
         "reports",
     ),
     ("workflows",),
@@ -47,6 +48,7 @@ TORCH_FREE += (
     "gpkg",
     "rasters",
     "preview",
+    "web_map",
     "reports",
 )
 

@@ -21,7 +21,8 @@ from geolink.mosaic import TileStore, blend, tile_frame
 from geolink.outlines import MAX_TOLERANCE_PX
 from geolink.polygons import add_statistics, find_zones
 from geolink.preview import write_preview
-from geolink.rasters import write_class_map, write_probabilities
+from geolink.rasters import keep_classes, write_class_map, write_probabilities
+from geolink.web_map import write_web_map
 from geolink.workflows.progress import Progress
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.scene import Scene
@@ -75,7 +76,7 @@ def _write_with(
     class_map = store.path / "classes.tif"
     tags = {"GEOLINK": json.dumps(metadata, ensure_ascii=False)}
     common: dict[str, Any] = {"legend": legend, "metadata": tags, "overwrite": True}
-    write_class_map(class_map, scene.grid, lambda window: read(window).classes, **common)
+    keep_classes(class_map, scene.grid, lambda window: read(window).classes)
     begin("zones")
     find_zones(
         class_map,
@@ -108,7 +109,9 @@ def _write_with(
         begin("preview")
         if request.preview:
             readable = not (tiles["status"] == "failed").any()
-            write_preview(
+            is_page = request.preview.suffix.lower() == ".html"
+            draw = write_web_map if is_page else write_preview
+            draw(
                 part(request.preview),
                 zones.frame(),
                 scene.imagery if readable else None,

@@ -78,7 +78,8 @@ class PredictRequest(SourceRequest):
 
     Attributes:
         out: GeoPackage to write; the place's name in the current folder by default.
-        raster, probabilities, preview: further outputs, where named.
+        raster, probabilities: further outputs, where named.
+        preview: a picture of the map (`.png`), or an interactive page (`.html`), where named.
         overlap: share of a tile that it has in common with its neighbour, 0-0.5.
         batch_size: tiles per call of the model; it does not change the result.
         workers: threads that prepare tiles; they do not change the result.
@@ -113,6 +114,11 @@ class PredictRequest(SourceRequest):
             raise ConfigError("batch size must be 1 or more; workers and zone area 0 or more")
         if self.out is not None and self.out.suffix.lower() != ".gpkg":
             raise ConfigError(f"the map is a GeoPackage: end its name {self.out.name} in .gpkg")
+        if self.preview is not None and self.preview.suffix.lower() not in (".png", ".html"):
+            raise ConfigError(
+                f"the preview is a picture or a page: end its name {self.preview.name} in .png or "
+                ".html"
+            )
         written = [p for p in (self.out, self.raster, self.probabilities, self.preview) if p]
         if len({p.absolute() for p in written}) < len(written):
             raise ConfigError("two outputs have the same name; give each a file of its own")

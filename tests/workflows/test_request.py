@@ -20,6 +20,7 @@ from geolink.workflows.request import PredictRequest
         ({"min_zone_area_m2": -1.0}, "zone area"),
         ({"min_zone_area_m2": float("nan")}, "zone area"),
         ({"out": "map.tif"}, "GeoPackage"),
+        ({"preview": "map.pdf"}, "picture or a page"),
         ({"raster": "a.tif", "probabilities": "./a.tif"}, "same name"),
     ],
 )
