@@ -154,11 +154,12 @@ class _Tracer:
             _same(around[:2, 1:], beside[:2, 1:]),
             _same(around[1:, :2].T, beside[1:, :2].T),
         ]
-        nodes = _nodes(around)
-        for row in {0, height} & {window.row_off, window.row_off + len(block) - 1}:
-            for col in {0, width} & {window.col_off, window.col_off + block.shape[1] - 1}:
-                nodes[row - window.row_off, col - window.col_off] = True
-        self._join(_pieces(around, beside, nodes), window, nodes)
+        if (around != IGNORE).any():  # much of a sparse area has nothing to trace
+            nodes = _nodes(around)
+            for row in {0, height} & {window.row_off, window.row_off + len(block) - 1}:
+                for col in {0, width} & {window.col_off, window.col_off + block.shape[1] - 1}:
+                    nodes[row - window.row_off, col - window.col_off] = True
+            self._join(_pieces(around, beside, nodes), window, nodes)
         self._left = block[:, -1], numbers[:, -1]
         self._below[0][cols][1:], self._below[1][cols][1:] = block[-1], numbers[-1]
 

@@ -1,6 +1,7 @@
 """Class and probability rasters as cloud-optimised GeoTIFFs, written block by block."""
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -22,7 +23,12 @@ from geolink.mosaic import Blend
 # Pixels a side of the blocks in which rasters are made and of the tiles that they are stored in.
 BLOCK_SIDE = 1024
 _STORED_SIDE = 512
-_COG_OPTIONS = {"compress": "deflate", "blocksize": str(_STORED_SIDE), "bigtiff": "if_safer"}
+_COG_OPTIONS = {
+    "compress": "deflate",
+    "blocksize": str(_STORED_SIDE),
+    "bigtiff": "if_safer",
+    "sparse_ok": "true",
+}
 
 # Probabilities are stored as bytes, 250 for certainty, which leaves 255 for "no data".
 PROBABILITY_SCALE = 0.004
@@ -64,6 +70,29 @@ def write_class_map(
 
     options = {"overview_resampling": "mode"}
     _write_cog(target, grid, 1, bands, describe, options=options, overwrite=overwrite)
+
+
+def keep_classes(
+    path: Path, grid: GridSpec, read: Callable[[PixelWindow], NDArray[np.uint8]]
+) -> None:
+    """Write one band of class ids for further work on them: without colours and overviews.
+
+    Raises:
+        OutputError: the file cannot be written, or the disk is full.
+    """
+    digests: list[int] = []
+
+    def bands(window: PixelWindow) -> NDArray[np.uint8]:
+        classes = read(window)[None]
+        digests.append(zlib.crc32(classes.tobytes()))
+        return classes
+
+    _write_blocks(path, path, grid, 1, bands, lambda raster: None)
+    with write_errors_named(path), rasterio.open(path) as raster:
+        for window, digest in zip(grid.blocks(BLOCK_SIDE), digests, strict=True):
+            rows, cols = ((part.start, part.stop) for part in window.slices)
+            if zlib.crc32(raster.read(window=(rows, cols)).tobytes()) != digest:
+                raise RasterioIOError("a block differs from what was written")
 
 
 def write_probabilities(
@@ -141,6 +170,23 @@ def _write_cog(
 
     `describe` sets names, colours and tags on the open raster. No array of the whole grid is made.
     """
+    with atomic_path(target, overwrite=overwrite) as part:
+        spool = part.with_name("blocks.tif")
+        _write_blocks(spool, target, grid, count, bands, describe)
+        with write_errors_named(target):
+            rasterio.shutil.copy(spool, part, driver="COG", **_COG_OPTIONS, **options)
+            _compare(spool, part)
+
+
+def _write_blocks(
+    path: Path,
+    target: Path,
+    grid: GridSpec,
+    count: int,
+    bands: Callable[[PixelWindow], NDArray[np.uint8]],
+    describe: Callable[[DatasetWriter], None],
+) -> None:
+    """Fill a tiled GeoTIFF; blocks without data take no room. Errors name `target`."""
     profile = {
         "driver": "GTiff",
         "dtype": "uint8",
@@ -155,19 +201,16 @@ def _write_cog(
         "blockysize": _STORED_SIDE,
         "compress": "deflate",
         "bigtiff": "if_safer",
+        "sparse_ok": True,
     }
-    with atomic_path(target, overwrite=overwrite) as part:
-        spool = part.with_name("blocks.tif")
-        with rasterio.open(spool, "w", **profile) as raster:
-            describe(raster)
-            for window in grid.blocks(BLOCK_SIDE):
-                block = bands(window)  # errors of reading are not ours to name
-                rows, cols = ((part.start, part.stop) for part in window.slices)
+    with rasterio.open(path, "w", **profile) as raster:
+        describe(raster)
+        for window in grid.blocks(BLOCK_SIDE):
+            block = bands(window)  # errors of reading are not ours to name
+            rows, cols = ((part.start, part.stop) for part in window.slices)
+            if (block != IGNORE).any():
                 with write_errors_named(target):
                     raster.write(block, window=(rows, cols))
-        with write_errors_named(target):
-            rasterio.shutil.copy(spool, part, driver="COG", **_COG_OPTIONS, **options)
-            _compare(spool, part)
 
 
 def _compare(written: Path, copy: Path) -> None:

@@ -13,7 +13,7 @@ from geolink.errors import InputError
 from geolink.grid import GridSpec, PixelWindow
 from geolink.legend import IGNORE, UFZ
 from geolink.mosaic import Blend
-from geolink.rasters import burn, write_class_map, write_probabilities
+from geolink.rasters import burn, keep_classes, write_class_map, write_probabilities
 
 GRID = GridSpec(CRS.from_epsg(32635), 380_000.0, 6_680_000.0, 1.0, 1100, 1300)
 RNG = np.random.default_rng(0)
@@ -88,6 +88,17 @@ def test_probabilities_round_trip_in_steps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masks, CLASSES != IGNORE)
     expected = scores(GRID.window).scores[0]
     assert np.abs(found * scale - expected)[:, masks].max() <= scale / 2 + 1e-6
+
+
+def test_kept_classes_round_trip_and_take_no_room_where_there_are_none(tmp_path: Path) -> None:
+    full, empty = tmp_path / "full.tif", tmp_path / "empty.tif"
+    keep_classes(full, GRID, lambda window: CLASSES[window.slices])
+    keep_classes(empty, GRID, lambda window: np.full((window.height, window.width), IGNORE, "u1"))
+    with rasterio.open(full) as raster:
+        np.testing.assert_array_equal(raster.read(1), CLASSES)
+    with rasterio.open(empty) as raster:
+        assert (raster.read(1) == IGNORE).all()
+    assert empty.stat().st_size < 2000 < full.stat().st_size
 
 
 def test_an_error_while_reading_leaves_no_file(tmp_path: Path) -> None:
