@@ -20,6 +20,13 @@ Mode: TypeAlias = Literal["frozen", "full", "lora"]
 Weighting: TypeAlias = Literal["none", "sqrt", "inverse"]
 
 _ENCODERS = ("image", "osm", "fusion")
+# What the fusion does for encodings of the objects themselves, which no label asks for.
+_OBJECT_SIDE = (
+    "nodes_from_image",
+    "object_norm",
+    "object_projection",
+    "object_projection_norm",
+)
 _RAREST = 1e-3  # share of the labels below which a class gains no more weight
 # Linear layers of the image encoder's attention and MLP; nn.MultiheadAttention hides its own.
 _ADAPTED = r"image\.vit\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])"
@@ -96,8 +103,20 @@ class FinetuneTask(nn.Module):
         answer = self.model((batch.images - self.mean) / self.std, batch.graphs).float()
         head = self.model.decoder
         if isinstance(head, SceneHead) and self.model.config.task == "regress":
-            return {"loss": functional.mse_loss(answer / head.spread, batch.labels / head.spread)}
-        return {"loss": class_loss(answer, batch.labels, self.weights, focal=self.settings.focal)}
+            loss = functional.mse_loss(answer / head.spread, batch.labels / head.spread)
+        else:
+            loss = class_loss(answer, batch.labels, self.weights, focal=self.settings.focal)
+        return {"loss": loss + self._no_loss()}
+
+    def _no_loss(self) -> Tensor:
+        """Zero, with gradients for all weights that meet objects.
+
+        The weights of a relation that no objects of the batch have get a gradient of zero, not
+        none: processes, and the state of the optimiser, must agree on which weights have one.
+        """
+        parts = (self.model.osm, self.model.fusion)
+        weights = [w.sum() for part in parts for w in part.parameters() if w.requires_grad]
+        return 0 * torch.stack(weights).sum() if weights else self.mean.new_zeros(())
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of what learns; frozen encoders stay as they are used, without dropout."""
@@ -115,6 +134,8 @@ class FinetuneTask(nn.Module):
 
     def _set_learning(self, seed: int) -> None:
         if self.settings.mode == "full":
+            for name in _OBJECT_SIDE:
+                getattr(self.model.fusion.block, name).requires_grad_(False)
             return
         for name in _ENCODERS:
             getattr(self.model, name).requires_grad_(False)

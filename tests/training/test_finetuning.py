@@ -95,9 +95,19 @@ class TestLearning:
 
     def test_encoders_learn_slowly(self, base):
         task = FinetuneTask(model_for(base, "segment", UFZ, seed=0), FinetuneSettings("full"))
-        assert len(self.learning(task)) == len(list(task.parameters()))
+        left = {name for name, _ in task.named_parameters()} - self.learning(task)
+        assert all("object_" in name or "nodes_from_image" in name for name in left)
         assert task.rate_scale("model.image.cls_token") == 0.01
         assert task.rate_scale("model.decoder.classify.weight") == 1
+
+    @pytest.mark.parametrize("mode", ["frozen", "full", "lora"])
+    def test_all_that_learns_has_a_gradient_whatever_the_batch(self, base, mode):
+        data = Squares("segment")  # without any object
+        model = model_for(base, "segment", data.legend, seed=0)
+        task = FinetuneTask(model, FinetuneSettings(mode))
+        task(batch_of(data, model))["loss"].backward()
+        without = {name for name in self.learning(task) if task.get_parameter(name).grad is None}
+        assert not without
 
     def test_lora_starts_from_the_model_and_merges_into_it(self, base):
         model = model_for(base, "classify", new_legend("x", ["dark", "bright"]), seed=0).eval()
