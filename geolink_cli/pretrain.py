@@ -196,4 +196,5 @@ def pretrain(
     )
     with training_view() as view:
         result = workflow.pretrain(request, view.progress, view.watch)
-    show(result.to_dict(), None, result.summary, as_json=as_json)
+    if result.rank == 0:
+        show(result.to_dict(), None, result.summary, as_json=as_json)

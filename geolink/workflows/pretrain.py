@@ -13,7 +13,7 @@ import torch
 
 from geolink._version import __version__
 from geolink.augment import Augmentation
-from geolink.checkpoint import WEIGHTS, save_checkpoint
+from geolink.checkpoint import save_checkpoint
 from geolink.config import ModelConfig
 from geolink.errors import ConfigError, OutputError
 from geolink.files import full_disk_named, replace_bytes
@@ -26,7 +26,7 @@ from geolink.mosaic import fingerprint
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
 from geolink.shards import ShardDataset
 from geolink.sources.manifest import MANIFEST, Manifest
-from geolink.sources.model_origins import CARD
+from geolink.sources.model_origins import CARD, WEIGHTS
 from geolink.training.callbacks import EpochHook, Status, Watch
 from geolink.training.distributed import launch, world
 from geolink.training.logs import CSV, EVENTS
@@ -148,6 +148,7 @@ class PretrainResult:
         waiting: share of the time in which the device waited for data.
         simulated: True where images were rendered, not observed.
         seconds: wall time since the run went on.
+        rank: number of this process; the first one speaks for all.
     """
 
     out: Path
@@ -158,6 +159,7 @@ class PretrainResult:
     waiting: float
     simulated: bool
     seconds: float
+    rank: int = 0
 
     @property
     def summary(self) -> str:
@@ -239,6 +241,7 @@ def pretrain(
         waiting=result.waiting,
         simulated=run.manifest.simulated,
         seconds=time.monotonic() - started,
+        rank=world()[0],
     )
 
 
