@@ -27,15 +27,18 @@ from geolink.models.geolink import GeoLink
 from geolink.models.released import convert_released
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
 from geolink.sources.cache import Cache, cache_folder
-from geolink.sources.model_origins import CARD, RELEASED_KEY_COUNTS, RELEASED_SUFFIXES
+from geolink.sources.model_origins import (
+    CARD,
+    RELEASED_KEY_COUNTS,
+    RELEASED_SUFFIXES,
+    WEIGHTS,
+)
 from geolink.sources.models import RELEASED_TEXT_ENCODER, fetch_model, is_remote
 from geolink.sources.network import Network
 
 __all__ = ["ModelCard", "bundled_models", "load_model", "save_checkpoint"]
 
 logger = logging.getLogger(__name__)
-
-WEIGHTS = "model.safetensors"
 
 _BUNDLED = Path(__file__).parent / "assets" / "models"
 _MAX_CARD_BYTES = 16 * 2**20

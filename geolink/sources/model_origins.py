@@ -25,13 +25,13 @@ from geolink.files import replace_bytes, sha256_of
 from geolink.sources.hub import Hub
 from geolink.sources.network import Network, NotFoundError, without_secrets
 
+WEIGHTS = "model.safetensors"
 CARD = "card.json"
 # The published count table belongs beside the released weights, under its published name.
 RELEASED_KEY_COUNTS = "all_tags30_frequency1.json"
 RELEASED_SUFFIXES = (".pth", ".pt")
 HUB_FOLDER = ".hub"  # where the hub's client works; hidden, thus never published
 
-_OURS = "model.safetensors"
 _GDRIVE = "https://drive.google.com"
 _PAGE_BYTES = 2**20
 _HUB_SPEC = re.compile(
@@ -164,8 +164,8 @@ class HubModel:
         candidates = sorted(name for name in files if _weights_name(PurePosixPath(name).name))
         if self.file is not None:
             candidates = [name for name in candidates if name == self.file]
-        elif _OURS in candidates:
-            return _OURS
+        elif WEIGHTS in candidates:
+            return WEIGHTS
         if len(candidates) != 1:
             some = ", ".join(candidates[:5]) or "none"
             raise NotFoundError(

@@ -7,6 +7,7 @@ from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Entry
 from geolink.sources.fetched_imagery import fetch_imagery
 from geolink.sources.imagery import RasterImagery, open_imagery
+from geolink.sources.model_origins import WEIGHTS
 from geolink.sources.models import fetch_model, fetch_text_encoder, is_remote, text_encoder_of
 from geolink.sources.osm_fetch import fetch_osm
 from geolink.sources.overpass import fetch_overpass
@@ -79,10 +80,16 @@ def local_model(spec: str | Path, supply: Supply) -> str | Path:
     if not is_remote(str(spec)):
         return spec
     weights = fetch_model(str(spec), cache=supply.cache, network=supply.network)
-    encoder = text_encoder_of(weights)
+    bring_text_encoder(weights, supply)
+    return weights
+
+
+def bring_text_encoder(model: str | Path, supply: Supply) -> None:
+    """Fetches the text model that the tags of a model on disk need, where they need one."""
+    weights = Path(model) / WEIGHTS if Path(model).is_dir() else Path(model)
+    encoder = text_encoder_of(weights) if weights.is_file() else None
     if encoder is not None:
         fetch_text_encoder(encoder, cache=supply.cache, network=supply.network)
-    return weights
 
 
 def _osm_file(

@@ -27,7 +27,7 @@ from geolink.sources.places import (
     place_from_raster,
     slug,
 )
-from geolink.workflows.acquire import gather, local_model
+from geolink.workflows.acquire import bring_text_encoder, gather, local_model
 from geolink.workflows.progress import Progress, silent
 from geolink.workflows.request import FetchRequest
 from geolink.workflows.results import download_rows
@@ -170,7 +170,7 @@ def fetch(
     entries = [] if site is None else _register(request, site, supply.cache)
     announce(wanted)
     with way_out_named(request, site):
-        local_model(request.model, supply)
+        bring_text_encoder(local_model(request.model, supply), supply)
         if site is not None:
             entries += gather(request, site, supply).entries
     return FetchResult(
@@ -263,7 +263,7 @@ def describe_entry(entry: Entry) -> dict[str, Any]:
 def _locate(request: FetchRequest, supply: Supply) -> Site | None:
     """Where a request is; None where only a model is asked for."""
     if not request.names_a_place and request.imagery is None:
-        if not is_remote(str(request.model)):
+        if not (is_remote(str(request.model)) or Path(request.model).exists()):
             raise ConfigError("say what to fetch: a place (--city, --bbox or --aoi) or a --model")
         return None
     raster = local_raster(request)

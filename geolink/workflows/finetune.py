@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geolink.checkpoint import WEIGHTS, load_model, save_checkpoint
+from geolink.checkpoint import load_model, save_checkpoint
 from geolink.config import Task
 from geolink.datasets.base import LabelledData
 from geolink.datasets.dividing import BLOCKS, RANDOM, fewer_labels, require_classes, split_data
@@ -20,7 +20,7 @@ from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache
-from geolink.sources.model_origins import CARD
+from geolink.sources.model_origins import CARD, WEIGHTS
 from geolink.sources.network import Network
 from geolink.splits import PARTS, Split, save_split
 from geolink.training.callbacks import Watch

@@ -18,7 +18,9 @@ from geolink.grid import GridSpec
 from geolink.models import released
 from geolink.models.geolink import GeoLink
 from geolink.samples import normalise
+from geolink.sources.cache import Cache
 from geolink.sources.osm import read_osm
+from geolink.workflows.fetch import fetch
 from geolink.workflows.scene import tag_semantics
 
 TILE = GridSpec(CRS.from_epsg(32635), 385_700.0, 6_672_200.0, 1.0, 224, 224)
@@ -72,3 +74,12 @@ def test_offline_without_the_text_model(model):
     pytest.importorskip("transformers")
     with pytest.raises(UnavailableError, match="text encoder openai/clip-vit-base-patch16 is not"):
         tag_semantics(model.card, offline=True)
+
+
+def test_fetching_a_local_file_brings_its_text_model(tmp_path, hub, monkeypatch):
+    monkeypatch.setenv("GEOLINK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    (tmp_path / "geolink_vit.pth").write_bytes(b"weights")
+    fetch(model=tmp_path / "geolink_vit.pth")
+    name = "text-encoder:openai/clip-vit-base-patch16"
+    assert Cache().find("model", name) is not None
