@@ -219,7 +219,7 @@ class _Sheet:
 
     def words(self, text: str, size: float, color: str, *, most: int) -> None:
         """Text over the whole width, in at most so many lines."""
-        lines = wrapped(text, self.width - 2 * _MARGIN, size, most=most)
+        lines = _wrapped(text, self.width - 2 * _MARGIN, size, most=most)
         self.y = self._lines(lines, _MARGIN, self.y, size, color=color)
 
     def body(self, pictures: Mapping[str, RGB], rows: list[LegendRow], *, gaps: bool) -> None:
@@ -271,7 +271,7 @@ class _Sheet:
             self._text(x + right, y - 7, word, size=10, color=_SOFT, ha=side)
         for row in _most_of(rows):
             self._box(x, y + 5, _SWATCH, 16, facecolor=row.color)
-            lines = wrapped(row.name, _NAME, 11, most=2)
+            lines = _wrapped(row.name, _NAME, 11, most=2)
             for at, word in ((x + _SHARE, row.percent), (x + _SIDE, row.area)):
                 self._text(at, y + 5, word, size=11, va="top", ha="right")
             y = max(self._lines(lines, x + _SWATCH + 9, y + 5, 11), y + _ROW)
@@ -314,7 +314,7 @@ def _most_of(rows: list[LegendRow]) -> list[LegendRow]:
     return [*kept, LegendRow(-1, f"{len(rest)} smaller classes", _PAPER, area, share)]
 
 
-def wrapped(text: str, width: float, size: float, *, most: int) -> list[str]:
+def _wrapped(text: str, width: float, size: float, *, most: int) -> list[str]:
     """At most so many lines, none wider than `width` pixels at `size` points."""
     text = " ".join(text.split())[:2000]
     columns = max(int(width * len(text) / max(_text_width(text, size), 1)), 8)
