@@ -15,7 +15,10 @@ import pandas as pd
 import pyogrio
 import shapely
 from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
+from pyproj.exceptions import ProjError
+from shapely.errors import GEOSException
 
 from geolink.errors import CRSError, InputError
 from geolink.grid import WGS84, Bounds, reproject_bounds, require_metric
@@ -187,10 +190,10 @@ def _read_vector(path: Path, bounds: Bounds, crs: CRS, dropped: Counter[str]) ->
             for name, geometry_type in layers
             if geometry_type is not None
         ]
-    except pyogrio.errors.DataSourceError as error:
+    except (DataSourceError, DataLayerError, GEOSException, ProjError) as error:
         raise InputError(
-            f"{path} is not a vector file that GDAL can read; give an .osm.pbf, GeoPackage, "
-            "GeoJSON, FlatGeobuf or shapefile"
+            f"{path} is not a vector file that GDAL can read, or is damaged; give an .osm.pbf, "
+            "GeoPackage, GeoJSON, FlatGeobuf or shapefile"
         ) from error
     if not parts:
         raise InputError(f"{path} has no layer with geometries; export one from the source data")

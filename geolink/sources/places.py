@@ -15,6 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
+from shapely.errors import GEOSException
 
 from geolink.errors import CoverageError, CRSError, InputError
 from geolink.grid import UTM_NORTH, UTM_SOUTH, WGS84, Bounds, reproject, utm_crs
@@ -153,7 +154,7 @@ def _read_polygons(path: Path) -> gpd.GeoDataFrame:
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if _may_hold_polygons(kind)]
         frames = [pyogrio.read_dataframe(path, columns=[], layer=name) for name in layers]
-    except (DataSourceError, DataLayerError) as error:
+    except (DataSourceError, DataLayerError, GEOSException) as error:
         raise InputError(
             f"{path.name} is not a vector file that GDAL reads, or is damaged; "
             "give a GeoJSON, GeoPackage or shapefile of polygons"

@@ -105,7 +105,7 @@ def _opened_for_checks(path: str) -> Iterator[DatasetReader]:
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             dataset = open_raster(path)
-        except rasterio.errors.RasterioIOError as error:
+        except (rasterio.errors.RasterioIOError, UnicodeDecodeError) as error:
             problem = "is not a raster that GDAL reads, or is damaged"
             if not Path(path).exists():
                 problem = "does not exist; check the path"

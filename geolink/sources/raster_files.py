@@ -106,7 +106,7 @@ def read_errors_named(name: str) -> Iterator[None]:
     """GDAL's errors as one sentence that names the file."""
     try:
         yield
-    except rasterio.errors.RasterioError as error:
+    except (rasterio.errors.RasterioError, UnicodeDecodeError) as error:
         raise InputError(
             f"{name} cannot be read as a raster; it may be truncated or damaged, "
             f"so copy it again ({error.__cause__ or error})"
