@@ -209,7 +209,9 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def _spread(values: NDArray[np.float64]) -> list[str]:
-    """Mean ± deviation of each column."""
+    """Mean ± deviation of each column; of one seed, the value."""
+    if len(values) == 1:
+        return [f"{value:.3f}" for value in values[0]]
     return [f"{m:.3f} ± {s:.3f}" for m, s in zip(values.mean(0), values.std(0), strict=True)]
 
 
