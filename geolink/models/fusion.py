@@ -98,9 +98,7 @@ class Fusion(nn.Module):
         objects = torch.cat(
             [
                 slots.unpad(
-                    self.block.inform_nodes(
-                        sequence, hybrid[slots.tiles], _of_tiles(places, slots)
-                    )
+                    self.block.inform_nodes(sequence, hybrid[slots.tiles], _of_tiles(places, slots))
                 )
                 for slots, sequence in zip(groups, sequences, strict=True)
             ]
