@@ -235,6 +235,8 @@ def finetune(
     base = load_model(local_model(request.model, supply), offline=request.offline)
     data = labelled_data(request, base.card, own_classes=True, progress=progress)
     split = _split(request, data)
+    taught = len(split.train)
+    request.settings(request.rates[0], taught, "cpu").steps_per_epoch(taught)  # refused in time
     claim(request.out, _RUN, **again)
     if world()[0] == 0:
         save_split(split, request.out / SPLIT, overwrite=True)
