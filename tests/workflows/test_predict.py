@@ -149,3 +149,12 @@ def test_credits_say_what_each_source_is_and_whose():
     record = {"imagery": plain, "osm": osm, "software": "geolink 1"}
     assert credits(record) == ["Imagery: b.tif", said, "geolink 1"]
     assert credits({**record, "osm": None}) == ["Imagery: b.tif", "geolink 1"]
+
+
+def test_the_preview_may_be_a_page(tmp_path, request_of, small_model):
+    page = tmp_path / "map.html"
+    geolink.predict(
+        request_of(model=small_model, out=tmp_path / "map.gpkg", preview=page, workers=0)
+    )
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.gpkg", "map.html"]
