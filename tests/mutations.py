@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from geolink.errors import GeolinkError
+
+logger = logging.getLogger(__name__)
 
 # Seconds for each kind of file; more to look harder, as in GEOLINK_FUZZ_SECONDS=600.
 SECONDS = float(os.environ.get("GEOLINK_FUZZ_SECONDS", "1.5"))
@@ -91,8 +94,8 @@ def bombard(
     read: Callable[[], object],
     folder: Path,
     *others: Path,
-) -> int:
-    """Write and read files of every kind of damage, for `SECONDS`; how many.
+) -> None:
+    """Write and read files of every kind of damage, for `SECONDS`; the log tells how many.
 
     Whatever is written must be read, or refused by an error of geolink in one sentence, in time,
     and nothing may be written outside `folder`.
@@ -117,7 +120,7 @@ def bombard(
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
         count += 1
-    return count
+    logger.info("%d inputs in %s", count, folder.name)
 
 
 _allowed: list[Path] = []

@@ -147,6 +147,11 @@ def footprint_of(raster: RasterFile) -> shapely.Geometry:
         raise CoverageError(f"{raster.name} goes around a pole; cut it with gdalwarp -te")
     lon -= 360.0 * math.floor((lon.mean() + 180.0) / 360.0)
     outline = shapely.Polygon(np.column_stack([lon, lat]))
+    if not outline.is_valid:
+        raise CRSError(
+            f"the edges of {raster.name} fold over one another on the ground, so its position is "
+            "wrong; give it another with gdal_edit -a_ullr"
+        )
     worlds = [
         translate(outline.intersection(shapely.box(shift - 180, -90, shift + 180, 90)), -shift)
         for shift in (-360, 0, 360)
