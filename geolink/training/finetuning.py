@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional
 
 from geolink.config import Task
@@ -164,7 +165,16 @@ def class_loss(
     if focal:
         chance = scores.log_softmax(dim=1).gather(1, labels.where(known, 0)[:, None])[:, 0].exp()
         each = each * (1 - chance) ** focal
-    return each.sum() / share.sum().clamp_min(torch.finfo(share.dtype).tiny)
+    return each.sum() / _mean_over_processes(share.sum()).clamp_min(torch.finfo(share.dtype).tiny)
+
+
+def _mean_over_processes(tensor: Tensor) -> Tensor:
+    """Makes the mean of the processes' losses that of all pixels, however these are shared."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+    return tensor
 
 
 def class_weights(counts: NDArray[np.int64], kind: Weighting) -> NDArray[np.float64] | None:

