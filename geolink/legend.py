@@ -99,8 +99,9 @@ def _color(number: int) -> str:
 
 # The nine urban functional zones of GeoLink (Bai et al. 2025, section 4), coloured after land-use
 # convention: yellow homes, red business, purple industry, dark blue institutions, light blue water,
-# greens, grey waste land, and streets almost white, so that blocks stand out between them. The tones
-# were searched for the largest distance of the closest two, to readers who lack one kind of cone too.
+# greens, grey waste land, and streets almost white, so that blocks stand out between them. The
+# tones were searched for the largest distance of the closest two, also to readers who lack one
+# kind of cone.
 UFZ = Legend(
     "ufz",
     (
