@@ -154,15 +154,21 @@ class Server(AbstractContextManager[Any]):
         return sum(sum(request.sent) for request in self.requests)
 
     def __enter__(self) -> Self:
-        self._http = _HttpServer(("127.0.0.1", 0), _Handler)
-        self._http.owner = self
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
+        self._port = 0  # any that is free
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def start(self) -> None:
+        """Accepts connections, after `stop` at the same address as before."""
+        self._http = _HttpServer(("127.0.0.1", self._port), _Handler)
+        self._http.owner = self
+        self._port = self._http.server_port
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Refuses connections from now on, and ends those that are open."""

@@ -190,7 +190,7 @@ def _read_vector(path: Path, bounds: Bounds, crs: CRS, dropped: Counter[str]) ->
             for name, geometry_type in layers
             if geometry_type is not None
         ]
-    except (DataSourceError, DataLayerError, GEOSException, ProjError) as error:
+    except (DataSourceError, DataLayerError, GEOSException, ProjError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is not a vector file that GDAL can read, or is damaged; give an .osm.pbf, "
             "GeoPackage, GeoJSON, FlatGeobuf or shapefile"

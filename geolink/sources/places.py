@@ -115,7 +115,13 @@ def place_from_file(path: str | Path) -> Place:
         )
     # Repaired first: further vertices on edges that cross would change what they enclose.
     repaired = _repaired(shapely.force_2d(frame.geometry.to_numpy()), name=path.name)
-    followed = shapely.segmentize(repaired, _EDGE_DEG if frame.crs.is_geographic else _EDGE_M)
+    try:
+        followed = shapely.segmentize(repaired, _EDGE_DEG if frame.crs.is_geographic else _EDGE_M)
+    except GEOSException as error:  # edges that are longer than can be cut
+        raise InputError(
+            f"{path.name} has coordinates far beyond the earth; check its coordinate reference "
+            "system"
+        ) from error
     shapes = gpd.GeoSeries(followed, crs=frame.crs).to_crs(WGS84).to_numpy()
     return Place(path.stem, _united(shapes, name=path.name))
 
@@ -154,7 +160,7 @@ def _read_polygons(path: Path) -> gpd.GeoDataFrame:
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if _may_hold_polygons(kind)]
         frames = [pyogrio.read_dataframe(path, columns=[], layer=name) for name in layers]
-    except (DataSourceError, DataLayerError, GEOSException) as error:
+    except (DataSourceError, DataLayerError, GEOSException, UnicodeDecodeError) as error:
         raise InputError(
             f"{path.name} is not a vector file that GDAL reads, or is damaged; "
             "give a GeoJSON, GeoPackage or shapefile of polygons"

@@ -14,6 +14,7 @@ import rasterio.errors
 from affine import Affine
 from pyproj import CRS
 from pyproj.exceptions import CRSError as ProjCRSError
+from pyproj.exceptions import ProjError
 from rasterio import DatasetReader
 from rasterio.enums import ColorInterp, MaskFlags
 
@@ -192,7 +193,10 @@ def _ground_steps(
     col, row = dataset.width / 2, dataset.height / 2
     corners = np.array([[col, row], [col + 1, row], [col, row + 1]]).T
     x, y = apply_affine(dataset.transform, corners[0], corners[1])
-    lon, lat = transformer(crs, WGS84).transform(x, y)
+    try:
+        lon, lat = transformer(crs, WGS84).transform(x, y)
+    except ProjError:  # of a system that leads nowhere
+        lon = lat = np.full(3, np.nan)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all() and abs(lat).max() <= 90):
         raise CRSError(
             f"the centre of {name} is no place on earth in {crs.name}; its coordinate reference "

@@ -205,7 +205,7 @@ def _read_vector(path: Path, crs: CRS) -> gpd.GeoDataFrame:
     try:
         layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
         frames = {name: pyogrio.read_dataframe(path, layer=name) for name in layers}
-    except (DataSourceError, DataLayerError, GEOSException, OSError) as error:
+    except (DataSourceError, DataLayerError, GEOSException, OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path.name} is not a vector file that GDAL reads, or is damaged; give a GeoPackage, "
             "GeoJSON or shapefile"

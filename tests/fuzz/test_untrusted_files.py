@@ -98,7 +98,10 @@ def test_virtual_rasters(tmp_path: Path) -> None:
     bombard(lambda rng: path.write_bytes(damaged(content, rng)), lambda: look(path), tmp_path)
 
 
-def test_extracts(tmp_path: Path) -> None:
+def test_extracts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Large extracts are read through temporary files.
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
     whole, path = tmp_path / "whole.osm.pbf", tmp_path / "city.osm.pbf"
     some = [e for e, _ in zip(elements(sample_extract()), range(600), strict=False)]
     write_pbf(whole, some, timestamp=1_700_000_000)
