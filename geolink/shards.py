@@ -182,7 +182,8 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
         picture = open_picture(sample.image)
         view = View()
         if self.augmentation is not None:
-            rng = _generator(self.seed, epoch, sample.key, step)
+            # A replacement has a view of its own, so that it is no copy.
+            rng = sample_rng(sample.key, self.seed, epoch, step)
             view = self.augmentation.draw(rng, picture.width / picture.height)
         image = torch.from_numpy(view.image(picture, self.side))
         return image, self._graphs.build(sample.objects, view), sample.key
@@ -195,10 +196,10 @@ class PretrainDataset(Dataset[PretrainSample], ABC):
             self._on_skip(reason)
 
 
-def _generator(seed: int, epoch: int, key: str, step: int) -> np.random.Generator:
-    """Randomness of one view; a replacement has its own, so that it is no copy."""
+def sample_rng(key: str, seed: int, epoch: int, *numbers: int) -> np.random.Generator:
+    """Randomness of one sample in one epoch, and of whatever numbers tell apart beside."""
     name = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
-    return np.random.default_rng([seed, epoch, name, step])
+    return np.random.default_rng([seed, epoch, name, *numbers])
 
 
 class ShardDataset(PretrainDataset):

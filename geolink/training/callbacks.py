@@ -13,13 +13,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from geolink.sources.network import Progress
 from geolink.training.data import Batch
 from geolink.training.logs import RunLog
 from geolink.training.module import TrainingRun
 from geolink.training.sharding import take_state
 from geolink.training.state import STATE, TrainingState
-
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

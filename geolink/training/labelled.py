@@ -1,6 +1,5 @@
 """Labelled samples as the training loop draws them: changed alike in image, graph and label."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +12,7 @@ from geolink.config import ModelConfig, Task
 from geolink.datasets.base import LabelledData
 from geolink.models.graph_batch import GraphBatch, collate
 from geolink.samples import Sample, flip, hide_givers
-from geolink.shards import Draw
+from geolink.shards import Draw, sample_rng
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,7 @@ class LabelledSamples:
         key = self.keys[draw.index]
         sample = self.data.sample(key)
         if self.variation is not None:
-            name = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
-            rng = np.random.default_rng([self.seed, draw.epoch, name])
-            sample = self.variation.apply(sample, rng)
+            sample = self.variation.apply(sample, sample_rng(key, self.seed, draw.epoch))
         return Example(key, sample)
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -17,11 +17,11 @@ from torch import nn
 
 from geolink.errors import GeolinkError, InputError
 from geolink.files import full_disk_named
+from geolink.sources.network import Progress
 from geolink.training.callbacks import (
     Clock,
     EpochEnd,
     EpochHook,
-    Progress,
     Reporter,
     StateKeeper,
     StopSignals,

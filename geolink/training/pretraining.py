@@ -1,6 +1,5 @@
 """The pretraining task: masked samples, their batches, and what the loop asks of the model."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -16,7 +15,7 @@ from geolink.models.geolink import GeoLink
 from geolink.models.graph_batch import GraphBatch, collate
 from geolink.models.objectives import Masks, ObjectiveConfig, Objectives, SampleMask
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
-from geolink.shards import Draw, PretrainDataset, PretrainSample
+from geolink.shards import Draw, PretrainDataset, PretrainSample, sample_rng
 from geolink.training.distributed import gather
 
 
@@ -95,11 +94,8 @@ class MaskedSamples:
     def __getitem__(self, draw: Draw) -> MaskedSample:
         """A view of a sample, and its masks."""
         sample = self.samples[draw]
-        name = int.from_bytes(
-            hashlib.blake2b(sample.key.encode(), digest_size=8).digest(), "little"
-        )
         mask = SampleMask.draw(
-            np.random.default_rng([self.seed, draw.epoch, name]),
+            sample_rng(sample.key, self.seed, draw.epoch),
             self.objectives,
             patches=self.model.grid_size**2,
             nodes={kind: len(sample.graph[kind].x) for kind in NODE_TYPES},

@@ -1,8 +1,7 @@
 """Evaluation on places: the map that `predict` draws, against a reference of the whole place."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from geolink._version import __version__
 from geolink.errors import ConfigError, CoverageError
 from geolink.files import file_identity
-from geolink.graphs.scene import SceneGraphs
 from geolink.grid import GridSpec
 from geolink.legend import IGNORE, UFZ, Legend
 from geolink.metrics.segmentation import SegmentationTally, tally_map
@@ -21,19 +19,18 @@ from geolink.models.geolink import GeoLink
 from geolink.mosaic import TileStore, blend, fingerprint
 from geolink.rasters import BLOCK_SIDE, burn
 from geolink.reports.maps import MapPair
-from geolink.samples import normalise
 from geolink.sources.base import SourceInfo
 from geolink.sources.entities import OsmEntities
 from geolink.sources.labels import WeakLabels, label_mask
 from geolink.sources.reference import Labels, read_reference
-from geolink.sources.sea import sea_polygons
 from geolink.sources.simulated import SimulatedImagery
 from geolink.workflows.acquire import gather
 from geolink.workflows.evaluation_request import EvaluateRequest
-from geolink.workflows.inference import TileScorer, prepare_tile, score_tiles
+from geolink.workflows.inference import TileScorer, score_tiles
+from geolink.workflows.labelled import as_prediction
+from geolink.workflows.mapping import tile_preparer
 from geolink.workflows.progress import Progress
-from geolink.workflows.request import PredictRequest, SourceRequest
-from geolink.workflows.scene import TILE_SIDE, Scene, build_scene, tag_semantics
+from geolink.workflows.scene import Scene, build_scene
 from geolink.workflows.site import Supply, locate, way_out_named
 from geolink.workflows.trials import Trial
 
@@ -109,19 +106,13 @@ def measure(
     imagery = scene.imagery
     if ground.simulated and seed != request.seed:
         assert scene.entities is not None  # simulated imagery is drawn from OSM
-        imagery = SimulatedImagery(scene.entities, seed=seed, sea=_sea(scene))
-    graphs = None
-    if ground.visible is not None:
-        encoder, counts = tag_semantics(model.card, offline=request.offline)
-        entities = trial.entities(ground.visible, seed)
-        graphs = SceneGraphs(entities, encoder, counts, coverage_side=model.config.coverage_side)
-    prepare = partial(
-        prepare_tile,
-        plan=scene.plan,
+        imagery = SimulatedImagery(scene.entities, seed=seed, sea=scene.sea())
+    shown = replace(
+        scene,
         imagery=trial.imagery(imagery, seed),
-        graphs=graphs,
-        pixels_of=partial(normalise, mean=model.card.mean, std=model.card.std),
+        entities=None if ground.visible is None else trial.entities(ground.visible, seed),
     )
+    prepare = tile_preparer(shown, model, offline=request.offline)
     classes = len(model.card.legend)
     digest = _fingerprint(ground, trial, model, request, seed, device)
     store = TileStore(work, digest, classes, scene.plan.side)
@@ -185,7 +176,9 @@ def _ground(request: EvaluateRequest, model: GeoLink, supply: Supply) -> Ground:
     site = locate(request, supply)
     with way_out_named(request, site):
         materials = gather(request, site, supply)
-    scene = build_scene(_as_prediction(request), materials, model.card.gsd_range)
+    scene = build_scene(
+        as_prediction(request, overlap=request.overlap), materials, model.card.gsd_range
+    )
     visible, labels = scene.entities, _labels(request, scene, model.card.legend)
     if request.weak:
         assert visible is not None  # checked by the request
@@ -204,7 +197,7 @@ def _ground(request: EvaluateRequest, model: GeoLink, supply: Supply) -> Ground:
 def _labels(request: EvaluateRequest, scene: Scene, legend: Legend) -> Labels:
     if request.weak:
         assert scene.entities is not None  # checked by the request
-        return WeakLabels(scene.entities, sea=_sea(scene))
+        return WeakLabels(scene.entities, sea=scene.sea())
     return read_reference(
         Path(str(request.labels)),
         scene.grid,
@@ -213,16 +206,6 @@ def _labels(request: EvaluateRequest, scene: Scene, legend: Legend) -> Labels:
         mapping=request.mapping,
         ignore=request.ignore,
     ).labels
-
-
-def _sea(scene: Scene) -> Any:  # noqa: ANN401 - a MultiPolygon or None
-    assert scene.entities is not None
-    return sea_polygons(scene.entities, scene.grid.bounds.buffered(TILE_SIDE * scene.grid.gsd))
-
-
-def _as_prediction(request: EvaluateRequest) -> PredictRequest:
-    shared: dict[str, Any] = {f.name: getattr(request, f.name) for f in fields(SourceRequest)}
-    return PredictRequest(**shared, overlap=request.overlap, seed=request.seed)
 
 
 def _blocks(

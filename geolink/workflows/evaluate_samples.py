@@ -20,13 +20,14 @@ from geolink.metrics.tally import Measured
 from geolink.models.geolink import GeoLink
 from geolink.mosaic import TileResult
 from geolink.reports.maps import MapPair
-from geolink.samples import Sample, hide_givers, normalise
+from geolink.samples import Sample, normalise
 from geolink.sources.base import ImageTile, SourceInfo
 from geolink.workflows.answers import Answer, answers
 from geolink.workflows.evaluation_request import EvaluateRequest
 from geolink.workflows.inference import PreparedTile, each_alone_on_cpu, model_inputs
 from geolink.workflows.progress import Progress
 from geolink.workflows.trials import Trial
+from geolink.workflows.validation import hide_all_givers
 
 # Samples without a position fall into as many blocks as this, by their names.
 _GROUPS = 50
@@ -72,7 +73,7 @@ class View:
         """A sample as the model sees it; objects that gave labels are hidden."""
         graph = sample.graph if self.with_osm else None
         shown = replace(sample, graph=graph, givers=sample.givers if self.with_osm else {})
-        shown = hide_givers(shown, 1.0, np.random.default_rng(0))
+        shown = hide_all_givers(key, shown)
         if self.trial.kind == "main":
             return shown
         dates = sample.rgb.reshape(-1, *sample.rgb.shape[-3:])

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from shapely import MultiPolygon
-
 from geolink.config import Task
 from geolink.datasets.base import LabelledData, join
 from geolink.datasets.folders import (
@@ -33,7 +31,6 @@ from geolink.sources.class_table import ClassTable, class_table
 from geolink.sources.entities import OsmEntities
 from geolink.sources.network import Network
 from geolink.sources.reference import NoLabels, Reference, read_cells, read_reference
-from geolink.sources.sea import sea_polygons
 from geolink.tile_graphs import TileGraphs
 from geolink.workflows.acquire import gather
 from geolink.workflows.request import PredictRequest, SourceRequest
@@ -223,12 +220,12 @@ def _place(
     site = locate(request, supply)
     with way_out_named(request, site):
         materials = gather(request, site, supply)
-    scene = build_scene(_as_prediction(request), materials, card.gsd_range)
+    scene = build_scene(as_prediction(request), materials, card.gsd_range)
     graphs = semantics.of_scene(scene.entities)
     sources = [scene.imagery.info, *([scene.entities.info] if scene.entities else [])]
     cut = partial(SceneSampler, scene.imagery, scene.entities, graphs)
     if request.weak:
-        return _tiles(scene, cut(sea=_sea(scene)), UFZ, sources)
+        return _tiles(scene, cut(sea=scene.sea()), UFZ, sources)
     labels = Path(str(request.labels))
     sources.append(SourceInfo(labels.name))
     if request.task == "regress":
@@ -283,13 +280,7 @@ def _are_known(legend: Legend, card: ModelCard) -> bool:
     return {*map(str.casefold, legend.names)} <= {*map(str.casefold, card.legend.names)}
 
 
-def _sea(scene: Scene) -> MultiPolygon | None:
-    assert scene.entities is not None  # weak labels need OSM, see the request
-    around = scene.grid.bounds.buffered(TILE_SIDE * scene.grid.gsd)
-    return sea_polygons(scene.entities, around)
-
-
-def _as_prediction(request: LabelledRequest) -> PredictRequest:
-    """The place and the sources of a request, tiled without overlap."""
+def as_prediction(request: LabelledRequest, *, overlap: float = 0.0) -> PredictRequest:
+    """The place and the sources of a request, tiled without overlap unless it is given."""
     shared = {field.name: getattr(request, field.name) for field in fields(SourceRequest)}
-    return PredictRequest(**shared, overlap=0.0, seed=request.seed)
+    return PredictRequest(**shared, overlap=overlap, seed=request.seed)

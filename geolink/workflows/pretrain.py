@@ -42,7 +42,7 @@ from geolink.workflows.pretrain_hooks import (
     probe_hook,
     weights_hook,
 )
-from geolink.workflows.progress import Progress
+from geolink.workflows.progress import Progress, silent
 from geolink.workflows.shard_building import ShardRequest, build_shards
 
 __all__ = [
@@ -178,13 +178,9 @@ class PretrainResult:
         return {**asdict(self), "out": str(self.out)}
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
 def pretrain(
     request: PretrainRequest | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     watch: Watch = lambda status: None,
     **settings: Any,  # noqa: ANN401 - checked by PretrainRequest
 ) -> PretrainResult:

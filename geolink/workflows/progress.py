@@ -1,8 +1,8 @@
 """How a workflow tells how far it is."""
 
-from collections.abc import Callable
+from geolink.sources.network import Progress
 
-Progress = Callable[[str, int, int], None]  # stage, done, total
+__all__ = ["Progress", "silent"]
 
 
 def silent(stage: str, done: int, total: int) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyproj import CRS
-from shapely import intersects
+from shapely import MultiPolygon, intersects
 from shapely.geometry.base import BaseGeometry
 
 from geolink.checkpoint import ModelCard
@@ -54,6 +54,20 @@ class Scene:
     files: tuple[Path, ...]
     native_gsd: float
 
+    @property
+    def around(self) -> Bounds:
+        """The grid's bounds and a tile more: edge tiles reach beyond the grid."""
+        return around_grid(self.grid)
+
+    def sea(self) -> MultiPolygon | None:
+        """The sea around the scene; None where OSM is not used."""
+        return None if self.entities is None else sea_polygons(self.entities, self.around)
+
+
+def around_grid(grid: GridSpec) -> Bounds:
+    """What the tiles of a grid can reach."""
+    return grid.bounds.buffered(TILE_SIDE * grid.gsd)
+
 
 def working_gsd(asked: float | None, native: float, supported: tuple[float, float] | None) -> float:
     """Metres per pixel: as asked, else the imagery's own, kept within what the model has seen."""
@@ -85,7 +99,7 @@ def build_scene(
     native = SIMULATED_GSD if raster is None else raster.native_gsd
     gsd = working_gsd(request.gsd, native, supported_gsd)
     grid, plan = lay_grid(place, gsd, request.overlap)
-    around = grid.bounds.buffered(TILE_SIDE * gsd)  # edge tiles reach beyond the grid
+    around = around_grid(grid)
     entities = None if osm is None else _read_entities(osm, around, crs)
     imagery: ImageSource
     if raster is None:
