@@ -23,9 +23,13 @@ app = typer.Typer(
 )
 
 
-def _print_version(value: bool) -> None:
+def _print_versions(value: bool) -> None:
     if value:
+        from geolink.workflows.versions import versions_of_parts
+
         typer.echo(f"geolink {__version__}")
+        for part, version in versions_of_parts().items():
+            typer.echo(f"{part} {version}")
         raise typer.Exit
 
 
@@ -33,7 +37,12 @@ def _print_version(value: bool) -> None:
 def geolink(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version",
+            callback=_print_versions,
+            is_eager=True,
+            help="Show the version, and those of the parts.",
+        ),
     ] = False,
 ) -> None:
     """Maps of urban functional zones from a place name: imagery fused with OpenStreetMap."""

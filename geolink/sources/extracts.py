@@ -9,16 +9,17 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from importlib import resources
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import shapely
 from pyproj import Geod
+from shapely.geometry import shape
 
 from geolink.errors import ConfigError, UnavailableError
 from geolink.sources.base import Area
@@ -70,15 +71,20 @@ class Extract:
         name: as the provider spells it.
         provider: who cuts and serves it.
         url: where it can be downloaded.
-        area: its extent, EPSG:4326.
+        outline: its extent as the catalogue draws it, GeoJSON.
         size_bytes: size of the download when the catalogue was made, None where unknown.
     """
 
     name: str
     provider: Provider
     url: str
-    area: Area
+    outline: dict[str, Any] = field(repr=False, compare=False)
     size_bytes: int | None = None
+
+    @cached_property
+    def area(self) -> Area:
+        """Its extent, EPSG:4326; made when it is asked for, since most never are."""
+        return cast(Area, shapely.make_valid(shape(self.outline), method="structure"))
 
     @property
     def address(self) -> str:
@@ -202,18 +208,15 @@ def _read_index(file: str, provider: Provider) -> list[Extract]:
     """The extracts of one of the indexes that pyrosm ships."""
     packed = resources.files("pyrosm.data").joinpath(file).read_bytes()
     features = json.loads(gzip.decompress(packed))["features"]
-    areas = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in features])
     return [
         Extract(
             name=feature["properties"]["name"],
             provider=provider,
             url=feature["properties"]["pbf"],
-            area=cast(Area, area),
+            outline=feature["geometry"],
             size_bytes=feature["properties"].get("bytes"),
         )
-        for feature, area in zip(
-            features, shapely.make_valid(areas, method="structure"), strict=True
-        )
+        for feature in features
     ]
 
 

@@ -17,12 +17,9 @@ from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit, urlunsplit
 
 import requests
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # not in __all__
 
 from geolink.errors import ConfigError, UnavailableError
 from geolink.files import replace_bytes, sha256_of
-from geolink.sources.hub import Hub
 from geolink.sources.network import Network, NotFoundError, without_secrets
 
 WEIGHTS = "model.safetensors"
@@ -98,6 +95,10 @@ def parse_origin(spec: str) -> ModelOrigin:
 
 
 def _is_repository(name: str) -> bool:
+    # Slow to import, and needed for such specifications only; the second is not in `__all__`.
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -139,6 +140,8 @@ class HubModel:
 
     def fetch(self, folder: Path, network: Network) -> FoundModel:
         """See `ModelOrigin`; a card that is not there is told before the weights are fetched."""
+        from geolink.sources.hub import Hub  # slow to import, and needed here only
+
         hub = Hub(network)
         snapshot = hub.snapshot(self.repo, self.revision)
         weights = self._choose(list(snapshot.hashes))

@@ -13,7 +13,6 @@ from geolink.errors import UnavailableError
 from geolink.files import sha256_of
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache, Entry
-from geolink.sources.hub import Hub
 from geolink.sources.model_origins import (
     CARD,
     HUB_FOLDER,
@@ -106,7 +105,7 @@ def fetch_text_encoder(name: str, *, cache: Cache, network: Network) -> Path:
     """
     entry = _obtain(
         f"text-encoder:{name}",
-        lambda folder: _bring_text_encoder(name, folder, Hub(network)),
+        lambda folder: _bring_text_encoder(name, folder, network),
         cache=cache,
         require=lambda: network.require(f"the text encoder {name}", "geolink fetch --model MODEL"),
     )
@@ -166,8 +165,11 @@ def _require_same(known: Entry, weights: str, folder: Path) -> None:
         )
 
 
-def _bring_text_encoder(name: str, folder: Path, hub: Hub) -> FoundModel:
+def _bring_text_encoder(name: str, folder: Path, network: Network) -> FoundModel:
     """Brings a text model and its tokenizer into `folder`."""
+    from geolink.sources.hub import Hub  # slow to import, and needed here only
+
+    hub = Hub(network)
     snapshot = weights = hub.snapshot(name, None)
     if _TEXT_WEIGHTS not in snapshot.hashes:
         weights = hub.snapshot(name, hub.converted_revision(name))

@@ -3,12 +3,15 @@
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
+import rasterio
 import typer
 from synthetic import run_cli, start_cli
 
 import geolink
+from geolink.workflows.versions import versions_of_parts
 from geolink_cli.app import app
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
@@ -16,7 +19,41 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 def test_version():
     outcome = run_cli("--version")
-    assert (outcome.code, outcome.out) == (0, f"geolink {geolink.__version__}\n")
+    assert outcome.code == 0
+    first, *parts = outcome.out.splitlines()
+    assert first == f"geolink {geolink.__version__}"
+    found = dict(line.split(" ", 1) for line in parts)
+    assert found["torch"] == metadata.version("torch")
+    assert found["gdal"] == rasterio.__gdal_version__
+    assert all(version[0].isdecimal() or version == "not installed" for version in found.values())
+
+
+def test_a_part_that_is_missing_is_said_to_be(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert versions_of_parts()["peft"] == "not installed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--version"], 0), (["predict", "--city", "singapore", "--offline"], 3)],
+    ids=["version", "refusal"],
+)
+def test_quick_answers_import_nothing_slow(arguments, code):
+    """What needs no model is answered before the seconds that these take to import."""
+    slow = {"torch", "timm", "torch_geometric", "lightning", "huggingface_hub", "matplotlib"}
+    script = (
+        "import sys\nfrom geolink_cli.app import main\n"
+        f"sys.argv = ['geolink', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code or 0\n"
+        f"print('loaded', code, *({slow!r} & sys.modules.keys()))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert shown.stdout.splitlines()[-1] == f"loaded {code}", shown.stdout + shown.stderr
 
 
 def test_without_arguments_it_shows_help():
