@@ -3,16 +3,22 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 from geolink.errors import GeolinkError, OutputError
 
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("no space left", "disk is full", "disk full", "quota exceeded", "file too large")
+
+# In a folder that is written to; the system releases it when the process dies.
+_LOCK = ".lock"
 
 
 def require_writable(target: Path, *, overwrite: bool) -> None:
@@ -37,22 +43,43 @@ def atomic_path(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well.
 
     The path has the target's name, in a hidden folder beside it, so that side files of a writer
-    (journals, `.aux.xml`) never reach the user; that folder is removed in every case.
+    (journals, `.aux.xml`) never reach the user. It is removed in every case; that of a process
+    which was killed goes when the same target is written again.
 
     Raises:
         OutputError: the target cannot be written, or the disk is full.
     """
     require_writable(target, overwrite=overwrite)
-    with full_disk_named(target):
-        scratch = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        )
-        try:
-            with full_disk_named(target):
-                yield scratch / target.name
-                _publish(scratch / target.name, target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with full_disk_named(target), _scratch_beside(target) as scratch:
+        yield scratch / target.name
+        _publish(scratch / target.name, target)
+
+
+@contextmanager
+def _scratch_beside(target: Path) -> Iterator[Path]:
+    """A hidden folder beside `target`, locked as long as it is in use."""
+    _remove_abandoned(target)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    lock = FileLock(scratch / _LOCK)
+    try:
+        # Where a file system knows no locks, the folder is never taken for an abandoned one.
+        with suppress(NotImplementedError, OSError):
+            lock.acquire(timeout=0)
+        yield scratch
+    finally:
+        lock.release()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Delete the hidden folders of processes that were killed while they wrote `target`."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.\w{{8}}\.part")
+    for folder in target.parent.glob(".*.part"):
+        if name.fullmatch(folder.name) and (folder / _LOCK).is_file():
+            with suppress(NotImplementedError, OSError):  # one that is in use among them
+                with FileLock(folder / _LOCK, timeout=0):
+                    pass
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_bytes(target: Path, payload: bytes) -> None:

@@ -85,6 +85,42 @@ def test_a_full_disk_is_recognised_in_any_words(tmp_path: Path, error: Exception
     assert list(tmp_path.iterdir()) == []
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from geolink.files import atomic_path
+with atomic_path(Path(sys.argv[1]), overwrite=True) as part:
+    part.write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_uses_stays(tmp_path: Path) -> None:
+    target, other = tmp_path / "a.tif", tmp_path / ".b.tif.12345678.part"
+    other.mkdir()
+    (other / ".lock").touch()
+
+    def scratch() -> list[Path]:
+        return list(tmp_path.glob(".a.tif.*.part"))
+
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        (used,) = scratch()
+        with atomic_path(target, overwrite=True) as part:
+            part.write_text("first")
+        assert scratch() == [used]
+        writer.kill()
+    assert scratch() == [used]
+    with atomic_path(target, overwrite=True) as part:
+        part.write_text("second")
+    assert target.read_text() == "second"
+    assert sorted(tmp_path.iterdir()) == [other, target]
+
+
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
     for error in (InputError("bad raster"), OSError(errno.ENOENT, "input"), ValueError("x")):
         with pytest.raises(type(error)) as caught, atomic_path(tmp_path / "a", overwrite=False):
