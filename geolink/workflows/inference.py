@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +26,8 @@ from geolink.tiles import TilePlan
 from geolink.workflows.progress import Progress
 
 log = logging.getLogger(__name__)
+
+Scored = tuple[int, TileResult]  # the number of a tile, and what became of it
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -182,6 +185,58 @@ class TileScorer:
         return result
 
 
+def scored(
+    tiles: Sequence[int],
+    prepare: Callable[[int], PreparedTile],
+    scorer: TileScorer,
+    *,
+    batch_size: int,
+    workers: int,
+) -> Iterator[Scored]:
+    """What becomes of `tiles`, with each its number; a batch at a time, else in their order."""
+    batch: list[PreparedTile] = []
+
+    def flush() -> Iterator[Scored]:
+        if batch:
+            for tile, scores in zip(batch, scorer(batch), strict=True):
+                yield tile.id, replace(tile.result, scores=scores)
+            batch.clear()
+
+    for tile in ordered_map(prepare, tiles, workers):
+        if tile.image is None:
+            yield tile.id, tile.result
+        else:
+            batch.append(tile)
+        if len(batch) == batch_size:
+            yield from flush()
+    yield from flush()
+
+
+def fill_store(
+    tiles: Sequence[int],
+    score: Callable[[Sequence[int]], Iterable[Scored]],
+    store: TileStore,
+    progress: Progress,
+) -> None:
+    """Fills the store with those of `tiles` that it lacks, as their scores arrive.
+
+    Failed tiles are recorded, and tried again in the next run.
+
+    Args:
+        tiles: all that belong to the map.
+        score: gives the results of tiles, each with its number, in any order.
+        store: where they are kept.
+        progress: told of each.
+    """
+    missing = store.pending(tiles)
+    done = len(tiles) - len(missing)
+    progress("tiles", done, len(tiles))
+    for tile, result in score(missing):
+        store.put(tile, result)
+        done += 1
+        progress("tiles", done, len(tiles))
+
+
 def score_tiles(
     tiles: Sequence[int],
     prepare: Callable[[int], PreparedTile],
@@ -192,29 +247,6 @@ def score_tiles(
     workers: int,
     progress: Progress,
 ) -> None:
-    """Fills the store with those of `tiles` that it lacks, in their order.
-
-    Failed tiles are recorded, and tried again in the next run.
-    """
-    missing = store.pending(tiles)
-    done = len(tiles) - len(missing)
-    progress("tiles", done, len(tiles))
-    batch: list[PreparedTile] = []
-
-    def flush() -> None:
-        if batch:
-            for tile, scores in zip(batch, scorer(batch), strict=True):
-                store.put(tile.id, replace(tile.result, scores=scores))
-            batch.clear()
-
-    for tile in ordered_map(prepare, missing, workers):
-        if tile.image is None:
-            store.put(tile.id, tile.result)
-        else:
-            batch.append(tile)
-        if len(batch) == batch_size:
-            flush()
-        done += 1
-        progress("tiles", done - len(batch), len(tiles))
-    flush()
-    progress("tiles", len(tiles), len(tiles))
+    """Fills the store with those of `tiles` that it lacks, in this process."""
+    score = partial(scored, prepare=prepare, scorer=scorer, batch_size=batch_size, workers=workers)
+    fill_store(tiles, score, store, progress)
