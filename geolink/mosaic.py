@@ -209,12 +209,13 @@ def tile_frame(store: TileStore, plan: TilePlan, ids: NDArray[np.int64]) -> gpd.
     without a result is `failed`.
     """
     missing = TileResult(status="failed", message="no result")
-    results = [store.get(int(i)) or missing for i in ids]
-    nodes = np.array([r.nodes for r in results], dtype=np.int32).reshape(-1, 3)
+    results = (store.get(int(i)) or missing for i in ids)  # of a country: not all at once
+    outcomes = [(r.status, r.message, r.nodes) for r in results]
+    nodes = np.array([outcome[2] for outcome in outcomes], dtype=np.int32).reshape(-1, 3)
     columns = {
         "tile_id": ids.astype(np.int32),
-        "status": pd.array([r.status for r in results], dtype="str"),
-        "message": pd.array([r.message for r in results], dtype="str"),
+        "status": pd.array([outcome[0] for outcome in outcomes], dtype="str"),
+        "message": pd.array([outcome[1] for outcome in outcomes], dtype="str"),
         **{f"{kind}_nodes": nodes[:, i] for i, kind in enumerate(("point", "line", "polygon"))},
     }
     return gpd.GeoDataFrame(columns, geometry=plan.footprints(ids), crs=plan.grid.crs)

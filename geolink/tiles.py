@@ -11,6 +11,9 @@ from shapely import Geometry
 from geolink.errors import ConfigError
 from geolink.grid import GridSpec, PixelWindow
 
+# Tiles whose outlines are held at once; a country has hundreds of thousands.
+_AT_ONCE = 10_000
+
 
 @dataclass(frozen=True)
 class TilePlan:
@@ -81,10 +84,13 @@ class TilePlan:
 
     def tiles_in(self, area: Geometry) -> NDArray[np.int64]:
         """Ids of the tiles whose interior meets `area` (in the grid's CRS), ascending."""
-        ids = np.arange(len(self))
-        boxes = self.footprints(ids)
         shapely.prepare(area)
-        return ids[shapely.intersects(area, boxes) & ~shapely.touches(area, boxes)]
+        found = [np.zeros(0, np.int64)]
+        for start in range(0, len(self), _AT_ONCE):
+            ids = np.arange(start, min(start + _AT_ONCE, len(self)))
+            boxes = self.footprints(ids)
+            found.append(ids[shapely.intersects(area, boxes) & ~shapely.touches(area, boxes)])
+        return np.concatenate(found)
 
     def footprints(self, ids: NDArray[np.int64]) -> NDArray[np.object_]:
         """(len(ids),) rectangles of tiles, in the grid's CRS."""

@@ -15,8 +15,9 @@ from pyproj import CRS
 
 from geolink.grid import Bounds
 
-# Zones that are read at once.
+# Zones that are read at once: so many, and of outlines so many bytes beyond the first.
 BATCH = 10_000
+BATCH_BYTES = 4_000_000
 
 # Sums of probabilities are kept as whole multiples of this, so that their order does not matter.
 UNIT = 2.0**-24
@@ -150,21 +151,21 @@ class ZoneTable:
         )
 
     def batches(self) -> Iterator[tuple[NDArray[np.int64], Polygons]]:
-        """Ids and outlines of all zones in their order, `BATCH` at a time."""
-        for start in range(0, len(self), BATCH):
-            ids = np.arange(start, min(start + BATCH, len(self))) + 1
+        """Ids and outlines of all zones in their order, a batch at a time."""
+        for first, last in self._runs():
+            ids = np.arange(first, last + 1)
             yield ids, self.zones(ids)[0]
 
     def frames(self) -> Iterator[gpd.GeoDataFrame]:
-        """The zones in their order, at least one frame, of at most `BATCH` rows.
+        """The zones in their order, at least one frame, a batch in each.
 
         Columns: class_id, class_name, confidence, area_m2, osm_objects, osm_gain, geometry.
         """
-        for start in range(0, max(len(self), 1), BATCH):
+        for run in self._runs() or [(1, 0)]:
             rows = self._database.execute(
                 "SELECT class, class_name, with_osm, without, pixels, area, objects, outline "
-                "FROM zone WHERE id > ? ORDER BY id LIMIT ?",
-                (start, BATCH),
+                "FROM zone WHERE id BETWEEN ? AND ? ORDER BY id",
+                run,
             ).fetchall()
             yield self._frame(rows)
 
@@ -176,6 +177,20 @@ class ZoneTable:
         """All zones in their order without outline and name, in 28 bytes each."""
         columns = ["class_id", "confidence", "area_m2", "osm_gain"]
         return pd.concat([pd.DataFrame(f[columns]) for f in self.frames()], ignore_index=True)
+
+    def _runs(self) -> list[tuple[int, int]]:
+        """First and last id of each batch of the arranged table."""
+        runs: list[tuple[int, int]] = []
+        held = 0
+        for zone, size in self._database.execute(
+            "SELECT id, length(outline) FROM zone ORDER BY id"
+        ):
+            held += size
+            if not runs or held > BATCH_BYTES or zone - runs[-1][0] == BATCH:
+                runs.append((zone, zone))
+                held = size
+            runs[-1] = (runs[-1][0], zone)
+        return runs
 
     def _frame(self, rows: list[tuple[Any, ...]]) -> gpd.GeoDataFrame:
         classes, names, with_osm, without, pixels, areas, objects, outlines = (

@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,19 @@ def test_tile_frame(full: TileStore) -> None:
     assert frame.line_nodes.tolist() == [2, 0, 0]
     assert frame.crs == GRID.crs
     assert frame.geometry.iloc[0].bounds == PLAN.tile_grid(0).bounds
+
+
+def test_tile_frame_does_not_hold_the_scores_of_all_tiles(full: TileStore) -> None:
+    one = full.get(0)
+    assert one is not None
+    assert one.scores is not None
+    assert one.valid is not None
+    ids = np.tile(np.arange(len(PLAN)), 20)
+    tile_frame(full, PLAN, ids[:1])  # what is made once only, such as imports
+    tracemalloc.start()
+    try:
+        tile_frame(full, PLAN, ids)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < len(ids) * (one.scores.nbytes + one.valid.nbytes) / 2

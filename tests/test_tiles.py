@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from pyproj import CRS
 from shapely import Point, box
 
+from geolink import tiles
 from geolink.errors import ConfigError
 from geolink.grid import GridSpec, PixelWindow
 from geolink.tiles import TilePlan
@@ -57,6 +58,17 @@ def test_tiles_in_an_area_leaves_out_those_that_only_touch() -> None:
     west, north = plan.grid.west, plan.grid.north
     assert plan.tiles_in(box(west, north - 448, west + 448, north)).tolist() == [0]
     assert plan.tiles_in(Point(west + 448, north - 448).buffer(3)).tolist() == [0, 1, 2, 3]
+
+
+def test_tiles_in_an_area_do_not_depend_on_how_many_are_held_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = TilePlan(grid(700, 900), 64, 20)
+    area = Point(plan.grid.west + 900, plan.grid.north - 700).buffer(300)
+    expected = plan.tiles_in(area).tolist()
+    assert 0 < len(expected) < len(plan)
+    monkeypatch.setattr(tiles, "_AT_ONCE", 7)
+    assert plan.tiles_in(area).tolist() == expected
 
 
 def test_footprints_are_the_bounds_of_the_tile_grids() -> None:

@@ -58,6 +58,15 @@ def test_frames_are_of_limited_length(tmp_path: Path, monkeypatch: pytest.Monkey
         assert len(table.figures()) == 4
 
 
+def test_outlines_held_at_once_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zone_table, "BATCH_BYTES", 2 * len(SQUARES[0].wkb))
+    with filled(tmp_path / "zones", [0, 1, 2, 3]) as table:
+        assert [ids.tolist() for ids, _ in table.batches()] == [[1, 2], [3, 4]]
+    monkeypatch.setattr(zone_table, "BATCH_BYTES", 1)
+    with filled(tmp_path / "others", [0, 1, 2, 3]) as table:
+        assert [len(frame) for frame in table.frames()] == [1, 1, 1, 1]
+
+
 def test_zones_can_be_replaced(tmp_path: Path) -> None:
     with filled(tmp_path / "zones", [0, 1, 2, 3]) as table:
         table.remove([1, 2])
