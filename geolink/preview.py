@@ -3,7 +3,7 @@
 import math
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
+from pyproj import CRS
 
 from geolink.files import atomic_path
 from geolink.grid import Bounds, GridSpec
@@ -86,9 +87,10 @@ class _Layout:
 
 def write_preview(
     target: Path,
-    zones: gpd.GeoDataFrame,
+    zones: Iterable[gpd.GeoDataFrame],
     imagery: ImageSource | None,
     *,
+    crs: CRS,
     bounds: Bounds,
     legend: Legend,
     title: str,
@@ -99,9 +101,11 @@ def write_preview(
 
     Args:
         target: the `.png` to make.
-        zones: polygons with `class_id` and `area_m2` in a metric CRS.
+        zones: polygons with `class_id` and `area_m2`, in one frame or several, of which one at a
+            time is held.
         imagery: shown at left or above, and as shades of the zones; None to leave it out.
-        bounds: extent of the map in the CRS of the zones, metres.
+        crs: metric CRS of the zones.
+        bounds: extent of the map in that CRS, metres.
         legend: names and colours.
         title: what the map shows.
         credits: attributions and licences for the foot of the page.
@@ -112,14 +116,15 @@ def write_preview(
     """
     layout = _layout(bounds, 1 if imagery is None else 2)
     shape = (layout.panel_height, layout.panel_width)
-    grid = GridSpec(zones.crs, bounds.west, bounds.north, layout.gsd, *shape)
+    grid = GridSpec(crs, bounds.west, bounds.north, layout.gsd, *shape)
     tile = None if imagery is None else imagery.read(grid)
     simulated = imagery is not None and imagery.info.simulated
-    pictures = {"zones": _zone_picture(zones, tile, grid, legend)}
+    picture, areas = _zone_picture(zones, tile, grid, legend)
+    pictures = {"zones": picture}
     if tile is not None:
         photo = np.where(tile.valid, tile.rgb / np.float32(255), 1).transpose(1, 2, 0)
         pictures = {"simulated imagery" if simulated else "imagery": photo} | pictures
-    credits = [*credits, f"Projection: {zones.crs.name}; up is grid north"]
+    credits = [*credits, f"Projection: {crs.name}; up is grid north"]
     with atomic_path(target, overwrite=overwrite) as part, warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -127,21 +132,28 @@ def write_preview(
         sheet.words(title, 18, _INK, most=2)
         if simulated:
             sheet.words(SIMULATED_NOTE, 11, _WARNING, most=3)
-        gaps = zones["area_m2"].sum() < _COVERED * bounds.width * bounds.height
-        sheet.body(pictures, legend_rows(zones, legend), gaps=gaps)
+        gaps = sum(areas) < _COVERED * bounds.width * bounds.height
+        sheet.body(pictures, legend_rows(areas, legend), gaps=gaps)
         for credit in credits:
             sheet.words(credit, 9, _SOFT, most=4)
         sheet.save(part)
 
 
-def legend_rows(zones: gpd.GeoDataFrame, legend: Legend) -> list[LegendRow]:
-    """The classes that occur in `zones` (columns class_id and area_m2), in order of their ids."""
-    areas = zones["area_m2"].groupby(zones["class_id"]).sum()
-    total = areas.sum()
+def class_areas(zones: gpd.GeoDataFrame, legend: Legend) -> NDArray[np.float64]:
+    """(classes,) sums of `area_m2` of zones by `class_id`."""
+    areas: NDArray[np.float64] = np.bincount(
+        zones["class_id"], zones["area_m2"], minlength=len(legend)
+    )
+    return areas
+
+
+def legend_rows(areas: Sequence[float] | NDArray[np.float64], legend: Legend) -> list[LegendRow]:
+    """The classes that have an area, in order of their ids, which `areas` go by."""
+    total = sum(areas)
     return [
         LegendRow(c.id, c.name, c.color, float(areas[c.id]), float(areas[c.id] / total))
         for c in legend.classes
-        if c.id in areas.index
+        if areas[c.id] > 0
     ]
 
 
@@ -172,17 +184,17 @@ def _layout(bounds: Bounds, panels: int) -> _Layout:
 
 
 def _zone_picture(
-    zones: gpd.GeoDataFrame, tile: ImageTile | None, grid: GridSpec, legend: Legend
-) -> RGB:
-    """(height, width, 3) colours of the zones, hatched between them.
+    zones: Iterable[gpd.GeoDataFrame], tile: ImageTile | None, grid: GridSpec, legend: Legend
+) -> tuple[RGB, NDArray[np.float64]]:
+    """(height, width, 3) colours of the zones, hatched between them, and the areas of the classes.
 
     Zones are drawn at double size, for fine borders. The imagery shades them, about as much
     lighter as darker, so that their colours remain those of the legend.
     """
     fine = GridSpec(grid.crs, grid.west, grid.north, grid.gsd / 2, grid.height * 2, grid.width * 2)
-    owner = burn(zones.geometry, range(len(zones)), fine, fill=-1)
+    owner, class_of, areas = _owners(zones, fine, legend)
     colors = np.array([c.rgb for c in legend.classes], np.float32) / 255
-    of_owner = np.vstack([colors[zones["class_id"].to_numpy()], np.ones((1, 3), np.float32)])
+    of_owner = np.vstack([colors[class_of], np.ones((1, 3), np.float32)])
     picture = of_owner[owner]  # owner -1: the last row
     if tile is not None:
         shade = _shades(tile).repeat(2, axis=0).repeat(2, axis=1)[..., None]
@@ -195,7 +207,24 @@ def _zone_picture(
     picture[border] *= 1 - _BORDER
     height, width = grid.shape
     smooth: RGB = picture.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
-    return smooth
+    return smooth, areas
+
+
+def _owners(
+    zones: Iterable[gpd.GeoDataFrame], grid: GridSpec, legend: Legend
+) -> tuple[NDArray[np.int32], NDArray[np.intp], NDArray[np.float64]]:
+    """(height, width) number of the zone of each pixel, -1 for none; class by number; areas."""
+    owner = np.full(grid.shape, -1, np.int32)
+    classes: list[NDArray[np.intp]] = [np.zeros(0, np.intp)]
+    areas = np.zeros(len(legend))
+    count = 0
+    for frame in zones:
+        numbers = range(count, count + len(frame))
+        owner = np.maximum(owner, burn(frame.geometry, numbers, grid, fill=-1))
+        classes.append(frame["class_id"].to_numpy(np.intp))
+        areas += class_areas(frame, legend)
+        count += len(frame)
+    return owner, np.concatenate(classes), areas
 
 
 def _shades(tile: ImageTile) -> NDArray[np.float32]:

@@ -15,17 +15,19 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
+from pyproj import CRS
 from shapely import Geometry
 
 from geolink.files import atomic_path
 from geolink.grid import Bounds, GridSpec
 from geolink.legend import Legend
-from geolink.preview import SIMULATED_NOTE, area_words, legend_rows
+from geolink.preview import SIMULATED_NOTE, area_words, class_areas, legend_rows
 from geolink.sources.base import ImageSource
 
 # A page is at most so large: 3 MB of imagery and, as numbers in decimals, 4 MB of zones.
@@ -40,15 +42,19 @@ _QUALITIES = (85, 70, 50, 30, 10)
 _STEPS = 16_384
 # Simplification begins with the size of a pixel of the imagery, and doubles at most so often.
 _FIRST_TOLERANCE, _DOUBLINGS = _STEPS / _MAX_SIDE, 6
+# Corners that are held while the zones pass by; of more, all are moved to the middles of cells,
+# the first of which are of so many steps.
+_HELD_VERTICES, _FIRST_CELL = 2_000_000, 4
 
 Polygons = NDArray[np.object_]
 
 
 def write_web_map(
     target: Path,
-    zones: gpd.GeoDataFrame,
+    zones: Iterable[gpd.GeoDataFrame],
     imagery: ImageSource | None,
     *,
+    crs: CRS,
     bounds: Bounds,
     legend: Legend,
     title: str,
@@ -62,9 +68,11 @@ def write_web_map(
 
     Args:
         target: the `.html` to make.
-        zones: polygons in a metric CRS, with the columns of `polygons.add_statistics`.
+        zones: polygons with the columns of `polygons.add_statistics`, in one frame or several, of
+            which one at a time is held.
         imagery: shown under the zones; None to leave it out.
-        bounds: extent of the map in the CRS of the zones, metres.
+        crs: metric CRS of the zones.
+        bounds: extent of the map in that CRS, metres.
         legend: names and colours.
         title: what the map shows.
         credits: attributions and licences for the foot of the page.
@@ -74,15 +82,21 @@ def write_web_map(
         OutputError: the target cannot be written, or the disk is full.
     """
     unit = max(bounds.width, bounds.height) / _STEPS
-    drawn, tolerance = _for_display(zones, unit)
+    largest = _Largest(bounds, unit)
+    areas, count = np.zeros(len(legend)), 0
+    for frame in zones:
+        largest.add(frame)
+        areas += class_areas(frame, legend)
+        count += len(frame)
+    drawn, tolerance = largest.for_display()
     page = _page(
         title=title,
-        credits=[*credits, f"Projection: {zones.crs.name}"],
+        credits=[*credits, f"Projection: {crs.name}"],
         warning=SIMULATED_NOTE if imagery is not None and imagery.info.simulated else "",
-        notes=list(_notes(zones, drawn, tolerance)),
-        rows=legend_rows(zones, legend),
-        total=area_words(zones["area_m2"].sum()),
-        image=None if imagery is None else _image(imagery, zones, bounds, unit),
+        notes=list(_notes(drawn, tolerance, count=count, area=areas.sum())),
+        rows=legend_rows(areas, legend),
+        total=area_words(areas.sum()),
+        image=None if imagery is None else _image(imagery, crs, bounds, unit),
         data={
             "width": bounds.width / unit,
             "height": bounds.height / unit,
@@ -113,29 +127,93 @@ def _page(**content: Any) -> str:  # noqa: ANN401 - what the template asks for
     )
 
 
-def _for_display(zones: gpd.GeoDataFrame, unit: float) -> tuple[gpd.GeoDataFrame, float]:
-    """The zones that are drawn, largest first, and the tolerance that they were simplified with.
+class _Largest:
+    """The largest of the zones that pass by, with as many corners as a page may have.
 
-    Shared borders stay shared.
+    Shared borders stay shared, however they are simplified.
     """
-    drawn = zones.sort_values("area_m2", ascending=False, kind="stable").head(MAX_ZONES)
-    outlines: Polygons = drawn.geometry.to_numpy()
-    tolerance = 0.0
-    for doubling in range(_DOUBLINGS + 1):
-        if shapely.get_num_coordinates(outlines).sum() <= MAX_VERTICES:
-            break
-        tolerance = unit * _FIRST_TOLERANCE * 2**doubling
-        outlines = shapely.coverage_simplify(outlines, tolerance)
-    fits = shapely.get_num_coordinates(outlines).cumsum() <= MAX_VERTICES
-    return drawn.set_geometry(outlines, crs=zones.crs)[fits], tolerance
+
+    def __init__(self, bounds: Bounds, unit: float) -> None:
+        self._bounds, self._unit = bounds, unit
+        self._held: gpd.GeoDataFrame | None = None
+        self._cell = 0  # steps a side of the cells that corners were moved to
+
+    def add(self, zones: gpd.GeoDataFrame) -> None:
+        """Take further zones; the first of equals are kept."""
+        if self._cell:
+            zones = self._moved(zones)
+        held = zones if self._held is None else pd.concat([self._held, zones], ignore_index=True)
+        self._held = held.sort_values("area_m2", ascending=False, kind="stable").head(MAX_ZONES)
+        while _corners(self._held).sum() > _HELD_VERTICES:
+            self._coarsen()
+
+    def for_display(self) -> tuple[gpd.GeoDataFrame, float]:
+        """The zones that are drawn, largest first, and the tolerance of their outlines, metres."""
+        assert self._held is not None  # a table has at least one frame
+        tolerance = self._unit * self._cell
+        for doubling in range(_DOUBLINGS + 1):
+            if _corners(self._held).sum() <= MAX_VERTICES:
+                break
+            if self._cell:
+                self._coarsen()
+                tolerance = self._unit * self._cell
+            else:
+                tolerance = self._unit * _FIRST_TOLERANCE * 2**doubling
+                outlines = shapely.coverage_simplify(self._held.geometry.to_numpy(), tolerance)
+                self._held = self._held.set_geometry(outlines, crs=self._held.crs)
+        return self._held[_corners(self._held).cumsum() <= MAX_VERTICES], tolerance
+
+    def _coarsen(self) -> None:
+        assert self._held is not None
+        self._cell = 2 * self._cell or _FIRST_CELL
+        self._held = self._moved(self._held)
+
+    def _moved(self, zones: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+        """Every corner in the middle of its cell, a corner of several zones in the same.
+
+        A middle lies well inside one of the cells that are twice as large, so that zones that were
+        moved before and others meet there again.
+        """
+        side = self._unit * self._cell
+        origin = np.array([self._bounds.west, self._bounds.south])
+        kind, corners, (rings, polygons) = shapely.to_ragged_array(zones.geometry.to_numpy())
+        corners = (np.floor((corners - origin) / side) + 0.5) * side + origin
+        corners, rings, polygons, kept = _without_repeats(corners, rings, polygons)
+        outlines = shapely.from_ragged_array(kind, corners, (rings, polygons))
+        return zones[kept].set_geometry(outlines, crs=zones.crs)
 
 
-def _notes(zones: gpd.GeoDataFrame, drawn: gpd.GeoDataFrame, tolerance: float) -> Iterator[str]:
-    """What the drawing leaves out, in sentences."""
-    if (count := len(zones) - len(drawn)) > 0:
-        share = 1 - drawn["area_m2"].sum() / zones["area_m2"].sum()
+def _without_repeats(
+    corners: NDArray[np.float64], rings: NDArray[np.int64], polygons: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Polygons as ragged arrays without repeated corners, and which of them are left.
+
+    A ring of fewer than three different corners goes, and with its shell a polygon.
+    """
+    ring_of = np.repeat(np.arange(len(rings) - 1), np.diff(rings))
+    new = np.append(True, (corners[1:] != corners[:-1]).any(axis=1))
+    new[rings[:-1]] = True
+    sizes = np.bincount(ring_of[new], minlength=len(rings) - 1)
+    polygon_of = np.repeat(np.arange(len(polygons) - 1), np.diff(polygons))
+    kept = sizes[polygons[:-1]] > 3
+    alive = (sizes > 3) & kept[polygon_of]
+    counts = np.bincount(polygon_of[alive], minlength=len(kept))[kept]
+    offsets = [np.append(0, np.cumsum(some)) for some in (sizes[alive], counts)]
+    return corners[new & alive[ring_of]], *offsets, kept
+
+
+def _corners(zones: gpd.GeoDataFrame) -> NDArray[np.int64]:
+    """(len(zones),) numbers of corners."""
+    corners: NDArray[np.int64] = shapely.get_num_coordinates(zones.geometry.to_numpy())
+    return corners
+
+
+def _notes(drawn: gpd.GeoDataFrame, tolerance: float, *, count: int, area: float) -> Iterator[str]:
+    """What the drawing leaves out of `count` zones of an area, in sentences."""
+    if (left_out := count - len(drawn)) > 0:
+        share = 1 - drawn["area_m2"].sum() / area
         yield (
-            f"The {count:,} smallest of {len(zones):,} zones, {100 * share:.1f} % of the area, "
+            f"The {left_out:,} smallest of {count:,} zones, {100 * share:.1f} % of the area, "
             "are not drawn; the legend counts them."
         )
     if tolerance > 0:
@@ -172,13 +250,11 @@ def _rings(geometry: Geometry, bounds: Bounds, unit: float) -> Iterator[list[int
         yield steps[moves].ravel().tolist()
 
 
-def _image(
-    imagery: ImageSource, zones: gpd.GeoDataFrame, bounds: Bounds, unit: float
-) -> dict[str, Any]:
+def _image(imagery: ImageSource, crs: CRS, bounds: Bounds, unit: float) -> dict[str, Any]:
     """The imagery as base64 JPEG, white where there is none, with its size on the page."""
     gsd = max(bounds.width, bounds.height) / _MAX_SIDE
     height, width = (max(math.ceil(side / gsd - 1e-6), 1) for side in (bounds.height, bounds.width))
-    tile = imagery.read(GridSpec(zones.crs, bounds.west, bounds.north, gsd, height, width))
+    tile = imagery.read(GridSpec(crs, bounds.west, bounds.north, gsd, height, width))
     picture = Image.fromarray(np.where(tile.valid, tile.rgb, 255).transpose(1, 2, 0))
     for quality in _QUALITIES:
         buffer = io.BytesIO()

@@ -44,7 +44,7 @@ def zones(bounds: Bounds) -> gpd.GeoDataFrame:
 
 def write(path: Path, bounds: Bounds, imagery: Flat | None, **changes: object) -> np.ndarray:  # type: ignore[type-arg]
     options = {"title": "Zones", "credits": ["© contributors"], "overwrite": False} | changes
-    write_preview(path, zones(bounds), imagery, bounds=bounds, legend=UFZ, **options)  # type: ignore[arg-type]
+    write_preview(path, [zones(bounds)], imagery, crs=UTM35, bounds=bounds, legend=UFZ, **options)  # type: ignore[arg-type]
     picture: np.ndarray = imread(path)  # type: ignore[type-arg]
     return picture
 
@@ -102,8 +102,9 @@ def test_any_number_of_classes_has_a_legend(
     frame = gpd.GeoDataFrame({"class_id": range(count)}, geometry=strips, crs=UTM35)
     write_preview(
         tmp_path / "map.png",
-        frame.assign(area_m2=frame.area),
+        [frame.assign(area_m2=frame.area)],
         None,
+        crs=UTM35,
         bounds=Bounds(0, 0, count, 100 + count),
         legend=legend,
         title="Zones",
@@ -117,14 +118,24 @@ def test_any_number_of_classes_has_a_legend(
     assert any("181 smaller" in name for name in places) == (count == 200)
 
 
+def test_zones_in_parts_give_the_same_picture(tmp_path: Path) -> None:
+    bounds = Bounds(0, 0, 900, 800)
+    options = {"crs": UTM35, "bounds": bounds, "legend": UFZ, "title": "Zones", "credits": []}
+    whole = zones(bounds)
+    for name, frames in (("one", [whole]), ("two", [whole[:1], whole[1:]])):
+        write_preview(tmp_path / name, frames, Flat(), overwrite=False, **options)  # type: ignore[arg-type]
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
 def test_what_is_not_mapped_is_explained(tmp_path: Path, figures: list[Figure]) -> None:
     whole = Bounds(0, 0, 1000, 1000)
     write(tmp_path / "full.png", whole, None)
     half = zones(whole).head(1)
     write_preview(
         tmp_path / "half.png",
-        half,
+        [half],
         None,
+        crs=UTM35,
         bounds=whole,
         legend=UFZ,
         title="Zones",
@@ -184,8 +195,9 @@ def test_odd_texts_and_no_zones(tmp_path: Path) -> None:
     empty = zones(bounds).head(0)
     write_preview(
         tmp_path / "map.png",
-        empty,
+        [empty],
         None,
+        crs=UTM35,
         bounds=bounds,
         legend=UFZ,
         title="$x_{ 東京 \U0001f3d9 " * 30,

@@ -5,6 +5,7 @@ import re
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 from browser import find_chromium, open_page
 from pyproj import CRS
@@ -53,14 +54,15 @@ def halves():
 
 
 def write(path, zones, imagery=None, **changes):
+    frames = zones if isinstance(zones, list) else [zones]
     options = {
-        "bounds": Bounds(*zones.total_bounds),
+        "bounds": Bounds(*pd.concat(frames).total_bounds),
         "legend": UFZ,
         "title": "Zones",
         "credits": ["© contributors"],
         "overwrite": False,
     }
-    write_web_map(path, zones, imagery, **(options | changes))
+    write_web_map(path, frames, imagery, crs=UTM35, **(options | changes))
     return path.read_text(encoding="utf-8")
 
 
@@ -139,6 +141,48 @@ def test_outlines_of_many_corners_are_simplified(tmp_path, monkeypatch):
     (rings,) = (zone[4] for zone in data_of(page)["zones"])
     assert 100 < sum(map(len, rings)) / 2 < 2000
     assert "Outlines are simplified" in page
+
+
+def checkered(side):
+    """Zones of 10 m, each with a corner more on every edge, which its neighbours share."""
+    at = np.arange(0, side * 10 + 1, 5.0)
+    rows = []
+    for col in range(side):
+        for row in range(side):
+            x, y = at[2 * col : 2 * col + 3], at[2 * row : 2 * row + 3]
+            ring = [(x[0], y[i]) for i in (0, 1, 2)] + [(x[i], y[2]) for i in (1, 2)]
+            ring += [(x[2], y[i]) for i in (1, 0)] + [(x[1], y[0])]
+            rows.append(Polygon(ring))
+    return frame(rows, [i % 9 for i in range(side**2)])
+
+
+def test_zones_in_parts_give_the_same_page(tmp_path, monkeypatch):
+    zones = checkered(20)
+    parts = [zones[:7], zones[7:250], zones[250:]]
+    assert write(tmp_path / "a.html", zones) == write(tmp_path / "b.html", parts)
+    monkeypatch.setattr(web_map, "_HELD_VERTICES", 3500)
+    page = write(tmp_path / "c.html", zones)
+    assert page == write(tmp_path / "d.html", parts)
+    data = data_of(page)
+    assert len(data["zones"]) == 400
+    assert sum(len(zone[4][0]) // 2 for zone in data["zones"]) < 3500
+    assert "Outlines are simplified" in page
+    # No gaps: the corners of neighbours were moved to the same places.
+    rings = [np.cumsum(np.reshape(zone[4][0], (-1, 2)), axis=0) for zone in data["zones"]]
+    drawn = gpd.GeoSeries([Polygon(ring) for ring in rings])
+    assert drawn.union_all().area == pytest.approx(drawn.area.sum(), rel=1e-9)
+    assert drawn.union_all().geom_type == "Polygon"
+
+
+def test_zones_and_holes_smaller_than_a_cell_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(web_map, "_HELD_VERTICES", 16)
+    ground = Polygon(box(0, 0, 1000, 1000).exterior, [box(500, 500, 500.1, 500.1).exterior])
+    page = write(tmp_path / "a.html", frame([ground, box(500, 500, 500.1, 500.1)], [1, 2]))
+    assert len(data_of(page)["zones"]) == 2
+    monkeypatch.setattr(web_map, "_HELD_VERTICES", 14)
+    page = write(tmp_path / "b.html", frame([ground, box(500, 500, 500.1, 500.1)], [1, 2]))
+    assert [len(zone[4]) for zone in data_of(page)["zones"]] == [1]
+    assert "The 1 smallest of 2 zones" in page
 
 
 def test_imagery_takes_its_share_at_most(tmp_path):

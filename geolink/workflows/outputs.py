@@ -113,8 +113,9 @@ def _write_with(
             draw = write_web_map if is_page else write_preview
             draw(
                 part(request.preview),
-                zones.frame(),
+                zones.frames(),
                 scene.imagery if readable else None,
+                crs=scene.grid.crs,
                 bounds=Bounds(*scene.aoi.bounds),
                 legend=legend,
                 title=metadata["title"],
