@@ -59,7 +59,7 @@ def environment(cache, **urls):
 def geolink(*arguments, cwd, env):
     """The installed command in a process of its own."""
     command = [Path(sys.executable).with_name("geolink"), *arguments]
-    env = {**os.environ, **env, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    env = {**os.environ, **env, "COLUMNS": "200"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 

@@ -284,5 +284,7 @@ class StateKeeper(AfterStep):
             optimizer = trainer.optimizers[0]
             fields = take_state(run.task, optimizer, run.average, step=run.step)
             if trainer.is_global_zero:
-                TrainingState(settings=self.settings, **fields).save(self.path)
+                threads = torch.get_num_threads()
+                state = TrainingState(settings=self.settings, threads=threads, **fields)
+                state.save(self.path)
         trainer.should_stop = self.stopped

@@ -91,7 +91,8 @@ def train(
     """Trains a task, from the state in `folder` where there is one.
 
     A run that was cut, at whatever moment, ends with the same weights as one that was not: on a
-    CPU bit for bit. Under torchrun every process calls this alike.
+    CPU bit for bit, on as many threads as it began with. Under torchrun every process calls this
+    alike.
 
     Args:
         task: module whose forward gives the losses of a batch, among them `loss`.
@@ -123,7 +124,8 @@ def train(
     log = RunLog(folder, step=start) if rank == 0 else None
     clock = Clock()
     reporter = Reporter(log, clock, progress=watchers.progress, watch=watchers.watch)
-    with _failures_named(folder, run), torch.random.fork_rng(devices=[]):
+    threads = state.threads if state else torch.get_num_threads()
+    with _failures_named(folder, run), torch.random.fork_rng(devices=[]), _on_threads(threads):
         signals = StopSignals()
         keeper = StateKeeper(folder, record, stop=lambda: signals.asked or watchers.enough())
         ends = EpochEnd(watchers.hooks, log, every=watchers.every)
@@ -181,6 +183,17 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+@contextmanager
+def _on_threads(count: int) -> Iterator[None]:
+    """Lets torch compute an operation on so many threads of the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

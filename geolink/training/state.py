@@ -12,7 +12,7 @@ from geolink.errors import CheckpointError, ConfigError
 from geolink.files import atomic_path
 
 STATE = "state.pt"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class TrainingState:
         model: state dict of what is trained.
         optimizer: state dict of the optimiser.
         average: state dict of the running average, empty without one.
+        threads: CPU threads of an operation; sums round differently with their number.
     """
 
     step: int
@@ -35,6 +36,7 @@ class TrainingState:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     average: dict[str, Any]
+    threads: int
 
     def save(self, path: Path) -> None:
         """Writes the state in one step; the one before stays until then.

@@ -57,6 +57,21 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(make_run, tmp_path, p
     assert list(losses(cut.folder)) == list(losses(whole.folder))
 
 
+def test_it_goes_on_with_as_many_threads_as_it_began_with(make_run, tmp_path):
+    whole, cut = (make_run(tmp_path / name) for name in ("whole", "cut"))
+    torch.set_num_threads(2)
+    try:
+        whole()
+        cut(enough=lambda: (tmp_path / "cut" / STATE).exists())
+        torch.set_num_threads(1)
+        assert TrainingState.load(tmp_path / "cut" / STATE).step < 15
+        cut()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+    assert same(weights(whole.folder), weights(cut.folder))
+
+
 def test_killed_while_the_state_is_written_it_has_the_state_before(
     make_run, tmp_path, processes, monkeypatch
 ):

@@ -14,6 +14,7 @@ def state(**changes):
         "model": {"w": torch.ones(2)},
         "optimizer": {"state": {"w": {"step": torch.tensor(3.0)}}},
         "average": {},
+        "threads": 1,
     }
     return TrainingState(**fields | changes)
 
