@@ -1,7 +1,6 @@
 """`geolink finetune` on every kind of labels, and on input that cannot be used."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
