@@ -211,12 +211,13 @@ class EpochEnd(AfterStep):
         epoch, rest = divmod(run.step, run.steps_per_epoch)
         if rest or (epoch % self.every and run.step < run.steps):
             return
-        if self.run_log is not None:
-            run.result.eval()
-            for hook in self.hooks:
-                if values := hook(run.result, epoch):
-                    self.run_log.write(run.step, values)
-            run.result.train()
+        with run.gathered() as result:
+            if self.run_log is not None:
+                result.eval()
+                for hook in self.hooks:
+                    if values := hook(result, epoch):
+                        self.run_log.write(run.step, values)
+                result.train()
         trainer.strategy.barrier()
 
 

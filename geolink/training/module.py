@@ -1,6 +1,9 @@
 """One run as a lightning module: rates, gradients, random numbers, and the count of steps."""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from geolink.errors import GeolinkError
 from geolink.training.data import Batch
 from geolink.training.settings import TrainingSettings
-from geolink.training.sharding import restore_optimizer, spread
+from geolink.training.sharding import restore_optimizer, spread, whole_weights
 from geolink.training.state import TrainingState
 
 _NAMES_SHOWN = 8
@@ -60,6 +63,7 @@ class TrainingRun(LightningModule):
         if state:
             task.load_state_dict(state.model)
         self.average = _average(task, settings.average_decay, state)
+        self._whole: list[nn.Module] = []  # listed, so that it is no part of this module
 
     @property
     def result(self) -> nn.Module:
@@ -68,9 +72,31 @@ class TrainingRun(LightningModule):
 
     def configure_model(self) -> None:
         """Spreads the weights over the processes where the settings say so."""
-        if self.settings.strategy == "fsdp":
-            assert self.device_mesh is not None
-            spread(self.task, self.device_mesh["data_parallel"])
+        if self.settings.strategy != "fsdp":
+            return
+        assert self.device_mesh is not None
+        if self.global_rank == 0:
+            self._whole = [deepcopy(self.task)]
+        for part in (self.task,) if self.average is None else (self.task, self.average.module):
+            spread(part, self.device_mesh["data_parallel"])
+
+    @contextmanager
+    def gathered(self) -> Iterator[nn.Module]:
+        """The result with all its weights, in process 0; others get the part that they hold.
+
+        All processes have to ask for it together.
+        """
+        if self.settings.strategy != "fsdp":
+            yield self.result
+            return
+        weights = whole_weights(self.result)
+        if not self._whole:
+            yield self.result
+            return
+        (whole,) = self._whole
+        whole.load_state_dict(weights)
+        yield whole.to(self.device)
+        whole.cpu()
 
     def configure_optimizers(self) -> AdamW:
         """AdamW without decay on biases, norms and single vectors, at the state's moments."""

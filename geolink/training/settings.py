@@ -73,8 +73,6 @@ class TrainingSettings:
                 )
         if self.strategy not in get_args(Strategy):
             raise ConfigError(f"strategy must be auto or fsdp, got {self.strategy!r}")
-        if self.strategy == "fsdp" and self.average_decay:
-            raise ConfigError("a model spread by fsdp has no running average; set one of them off")
 
     @property
     def peak_rate(self) -> float:

@@ -25,6 +25,15 @@ def spread(task: nn.Module, mesh: DeviceMesh) -> None:
     fully_shard(task, mesh=mesh)
 
 
+def whole_weights(module: nn.Module) -> dict[str, Any]:
+    """The state dict of a module, whole in process 0 however the weights are spread.
+
+    All processes have to call this together.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_model_state_dict(module, options=options)
+
+
 def take_state(
     task: nn.Module, optimizer: Optimizer, average: nn.Module | None, *, step: int
 ) -> dict[str, Any]:
@@ -35,9 +44,9 @@ def take_state(
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     return {
         "step": step,
-        "model": get_model_state_dict(task, options=options),
+        "model": whole_weights(task),
         "optimizer": get_optimizer_state_dict(task, optimizer, options=options),
-        "average": {} if average is None else average.state_dict(),
+        "average": {} if average is None else whole_weights(average),
     }
 
 

@@ -23,8 +23,13 @@ def same(a, b):
 
 
 def losses(folder):
+    return values(folder, "loss")
+
+
+def values(folder, column):
+    """Numbers of a log by step."""
     with (folder / "log.csv").open(newline="") as file:
-        return {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)}
+        return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
 
 
 def kill():
@@ -168,16 +173,25 @@ def test_hooks_run_every_second_epoch_and_at_the_end(make_run, tmp_path):
 
 @pytest.mark.parametrize("strategy", ["auto", "fsdp"])
 def test_two_processes_do_what_one_does(make_run, tmp_path, processes, strategy):
-    one = make_run(tmp_path / "one")
-    two = make_run(tmp_path / "two", strategy=strategy)
-    one()
+    one = make_run(tmp_path / "one", average_decay=0.9)
+    two = make_run(tmp_path / "two", average_decay=0.9, strategy=strategy)
+    one(hooks=[corner])
     (tmp_path / "two").mkdir()
-    assert processes(two, 2) == [0, 0]
+    assert processes(lambda: two(hooks=[corner]), 2) == [0, 0]
     expected, found = losses(one.folder), losses(two.folder)
     assert list(found) == list(expected)
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-4)
-    for name, tensor in weights(one.folder).items():
-        torch.testing.assert_close(weights(two.folder)[name], tensor, rtol=1e-4, atol=1e-5)
+    corners = [values(run.folder, "corner") for run in (one, two)]
+    assert corners[1] == pytest.approx(corners[0], rel=1e-4)
+    for part in ("model", "average"):
+        whole, shared = (getattr(TrainingState.load(r.folder / STATE), part) for r in (one, two))
+        for name, tensor in whole.items():
+            torch.testing.assert_close(shared[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def corner(task, epoch):
+    """A hook that looks at weights, which process 0 must have."""
+    return {"corner": task.layers[0].weight.detach()[:2].double().sum().item()}
 
 
 def test_one_process_goes_on_with_the_run_of_two(make_run, tmp_path, processes):

@@ -56,7 +56,6 @@ def test_too_few_samples_are_refused():
         {"betas": (0.9, 1.0)},
         {"average_decay": 1.0},
         {"strategy": "magic"},
-        {"strategy": "fsdp", "average_decay": 0.9},
     ],
 )
 def test_contradictory_settings_are_refused(settings):
