@@ -25,9 +25,9 @@ from geolink.augment import Augmentation, View, open_picture
 from geolink.errors import InputError
 from geolink.graphs.tags import TagEncoder
 from geolink.sources.candidates import Filters, PairSource
-from geolink.sources.manifest import Manifest
 from geolink.sources.shard_files import TileSample, read_sample, shard_index
 from geolink.sources.shard_parts import collect
+from geolink.sources.shard_stores import open_store
 from geolink.tile_graphs import TileGraphs
 
 logger = logging.getLogger(__name__)
@@ -203,12 +203,13 @@ def sample_rng(key: str, seed: int, epoch: int, *numbers: int) -> np.random.Gene
 
 
 class ShardDataset(PretrainDataset):
-    """The samples of a folder of shards, as `build_shards` makes it.
+    """The samples of a set of shards, as `build_shards` makes it.
 
     Args:
-        folder: holds `manifest.json` and the shards.
+        place: folder or address that holds `manifest.json` and the shards.
         encoder: turns tag strings into vectors.
         key_counts: corpus count per tag key; by default those of the manifest.
+        offline: use no shards but those that are here.
         **options: see `ViewOptions`.
 
     Attributes:
@@ -216,18 +217,20 @@ class ShardDataset(PretrainDataset):
 
     Raises:
         InputError: the manifest is missing or damaged, or names no sample.
+        UnavailableError: it cannot be had.
     """
 
     def __init__(
         self,
-        folder: str | Path,
+        place: str | Path,
         *,
         encoder: TagEncoder,
         key_counts: Mapping[str, int] | None = None,
+        offline: bool = False,
         **options: Unpack[ViewOptions],
     ) -> None:
-        self.manifest = Manifest.load(folder)
-        self._paths = [Path(folder) / shard.name for shard in self.manifest.shards]
+        self._store = open_store(place, offline=offline)
+        self.manifest = self._store.manifest
         super().__init__(
             [shard.samples for shard in self.manifest.shards],
             encoder=encoder,
@@ -236,7 +239,7 @@ class ShardDataset(PretrainDataset):
         )
 
     def _read(self, shard: int, row: int) -> TileSample:
-        path = self._paths[shard]
+        path = self._store.path(shard)
         entries = shard_index(path)
         if row >= len(entries):
             raise InputError(

@@ -29,6 +29,14 @@ class Profile(StrEnum):
     released = "released"
 
 
+class TagEncoder(StrEnum):
+    """What turns tags into vectors: a bundled table, or a text model."""
+
+    table = "table"
+    minilm = "minilm"
+    clip = "clip"
+
+
 class Strategy(StrEnum):
     """How processes share the model."""
 
@@ -39,16 +47,22 @@ class Strategy(StrEnum):
 def pretrain(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Run folder.", rich_help_panel=DATA)],
     images: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="DIR",
-            help="Shards, or rasters, or pictures with a bounding box.",
+            metavar="DIR|URL",
+            help="Shards, here or at an address; or a folder of rasters, or of pictures with a "
+            "bounding box.",
             rich_help_panel=DATA,
         ),
     ] = None,
     imagery: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", help="A raster, or `simulated`.", rich_help_panel=DATA),
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="A raster or folder, simulated, sentinel2[:START/END], "
+            "stac:URL#COLLECTION/ASSETS, or xyz:TEMPLATE@ZOOM; repeatable.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     osm: Annotated[
         list[Path] | None,
@@ -60,6 +74,7 @@ def pretrain(
             metavar="M", help="Metres per pixel of tiles; repeatable.", rich_help_panel=DATA
         ),
     ] = None,
+    accept_imagery_terms: options.TermsOpt = None,
     tiles: Annotated[
         int | None,
         typer.Option(min=1, help="Simulated tiles per extract, at most.", rich_help_panel=DATA),
@@ -82,6 +97,13 @@ def pretrain(
         Profile,
         typer.Option(help="Paper with corrections, or released code.", rich_help_panel=MODEL),
     ] = Profile.geolink,
+    tag_encoder: Annotated[
+        TagEncoder | None,
+        typer.Option(
+            help="What turns tags into vectors; default table, clip for the released profile.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     reconstruction: Annotated[
         float, typer.Option(min=0, help="Weight; 0 switches it off.", rich_help_panel=MODEL)
     ] = 1.0,
@@ -137,6 +159,7 @@ def pretrain(
         bool, typer.Option("--resume", help="Go on with the run.", rich_help_panel=TRAINING)
     ] = False,
     device: options.DeviceOpt = options.Device.auto,
+    offline: options.OfflineOpt = False,
     overwrite: options.OverwriteOpt = False,
     seed: options.SeedOpt = 0,
     as_json: options.JsonOpt = False,
@@ -147,12 +170,14 @@ def pretrain(
 ) -> None:
     """Trains a model's encoders on images and OSM, without labels.
 
-    Give --images with a folder of shards, rasters or pictures, or --imagery simulated; and --osm
-    unless the data bring their own. Samples are cut and kept in the run folder first. Under
-    torchrun, the batch is shared by all processes. The run folder is a model: `--model DIR`.
+    Give --images with a folder of shards, rasters or pictures, or --imagery; and --osm unless the
+    data bring their own. Rasters take the OSM file that covers them; what is simulated or fetched
+    is so for the area of each. Samples are cut and kept in the run folder first. Under torchrun,
+    the batch is shared by all processes. The run folder is a model: `--model DIR`.
 
     Examples:
         geolink pretrain --imagery simulated --osm town.osm.pbf --out run --epochs 20
+        geolink pretrain --imagery sentinel2 --imagery ortho.tif --osm town.osm.pbf --out run
         geolink pretrain --images shards --out run --model-size large --learning-rate 1e-4
         torchrun --nproc-per-node 4 -m geolink_cli.app pretrain --images shards --out run
     """
@@ -161,13 +186,14 @@ def pretrain(
     request = workflow.PretrainRequest(
         out=out,
         images=images,
-        imagery=imagery,
+        imagery=tuple(imagery or ()),
         osm=tuple(osm or ()),
         gsd=tuple(gsd or ()),
         tiles=tiles,
         model_size=model_size.value,
         image_size=image_size,
         profile=profile.value,
+        tag_encoder=None if tag_encoder is None else tag_encoder.value,
         objectives=workflow.ObjectiveConfig(
             reconstruction=reconstruction,
             contrast=contrast,
@@ -191,6 +217,8 @@ def pretrain(
         ),
         probe=probe,
         every=every,
+        accept_imagery_terms=accept_imagery_terms,
+        offline=offline,
         resume=resume,
         overwrite=overwrite,
     )

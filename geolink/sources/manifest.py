@@ -1,6 +1,7 @@
 """The manifest of a set of shards: what is in it, where it comes from, what was left out."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
@@ -12,6 +13,7 @@ from geolink.sources.entities import ENTITY_TYPES
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,33 @@ class Manifest:
         """
         path = Path(folder) / MANIFEST
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            manifest = cls._parse(plain)
+            return cls.parse(path.read_bytes(), where=str(folder))
         except FileNotFoundError as error:
             raise InputError(
                 f"{folder} holds no {MANIFEST}; build the shards to the end"
             ) from error
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is damaged ({error!r}); build the shards again") from error
+
+    @classmethod
+    def parse(cls, content: bytes, *, where: str) -> Self:
+        """Reads the content of a manifest.
+
+        Args:
+            content: of the file.
+            where: the set is, for messages.
+
+        Raises:
+            InputError: it is damaged, of another format, or names no sample.
+        """
+        try:
+            manifest = cls._parse(json.loads(content))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{where}/{MANIFEST} is damaged ({error!r}); build the shards again"
+            ) from error
         if manifest.samples == 0:
-            raise InputError(f"the shards in {folder} hold no sample; build them from other data")
+            raise InputError(f"the shards in {where} hold no sample; build them from other data")
         return manifest
 
     @classmethod
@@ -125,7 +142,10 @@ def _shard(plain: Mapping[str, Any]) -> Shard:
     name = str(plain["name"])
     if PurePath(name).name != name or "\\" in name or name in ("", ".", ".."):
         raise ValueError(f"{name!r} is no file beside the manifest")
-    return Shard(name, _count(plain["samples"]), _count(plain["bytes"]), str(plain["sha256"]))
+    digest = str(plain["sha256"])
+    if not _SHA256.fullmatch(digest):
+        raise ValueError(f"{digest!r} is no SHA-256")
+    return Shard(name, _count(plain["samples"]), _count(plain["bytes"]), digest)
 
 
 def _source(plain: Mapping[str, Any]) -> dict[str, Any]:

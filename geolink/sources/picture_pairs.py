@@ -19,6 +19,7 @@ from geolink.grid import WGS84, Bounds, reproject_bounds, utm_crs
 from geolink.sources.base import ImageTile, SourceInfo
 from geolink.sources.candidates import Filters, Provenance, Rejection, sample_key
 from geolink.sources.osm import ATTRIBUTION, LICENCE, read_osm
+from geolink.sources.osm_extents import rectangle_around
 from geolink.sources.shard_files import TileObjects, TileSample
 from geolink.sources.tile_objects import ObjectIndex
 
@@ -93,7 +94,7 @@ class PicturePairs:
             "crs": WGS84.to_string(),
             "bounds": list(bounds),
         }
-        key = sample_key(path.stem, self.names[number])
+        key = sample_key(path.stem, f"{self.name}/{self.names[number]}")
         return TileSample(key, image, suffix, objects, meta)
 
     def provenance(self) -> Provenance:
@@ -146,9 +147,9 @@ def _zone_objects(source: PicturePairs, zone: CRS) -> ObjectIndex:
     """The objects of an extract around all pictures of a source that lie in one UTM zone."""
     assert source.osm is not None
     sidecars = (read_sidecar(source.folder / name) for name in source.names)
-    boxes = np.array([side.bounds for side in sidecars if side and _zone(side.bounds) == zone])
-    around = Bounds(*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
-    entities = read_osm(source.osm, reproject_bounds(around, WGS84, zone), crs=zone)
+    boxes = [side.bounds for side in sidecars if side and _zone(side.bounds) == zone]
+    area = reproject_bounds(rectangle_around(boxes), WGS84, zone)
+    entities = read_osm(source.osm, area, crs=zone)
     return ObjectIndex(entities, WGS84)
 
 

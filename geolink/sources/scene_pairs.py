@@ -40,6 +40,8 @@ class RasterPairs:
         gsd: metres per pixel; None is the raster's own, to two digits.
         area: what is read of the OSM file, in the raster's UTM zone; None is the raster's area.
             Rasters of one region share what they read if they name the same area.
+        label: what it is called; the file name by default.
+        info: provenance of the pixels, instead of what the file says of itself.
     """
 
     path: Path
@@ -47,20 +49,22 @@ class RasterPairs:
     side: int = TILE_SIDE
     gsd: float | None = None
     area: Bounds | None = None
+    label: str = ""
+    info: SourceInfo | None = None
 
     @property
     def name(self) -> str:
-        """The raster's file name."""
-        return self.path.name
+        """What the raster is called."""
+        return self.label or self.path.name
 
     def files(self) -> list[Path]:
-        """The raster and the OSM file."""
-        return [self.path, self.osm]
+        """The raster, or the files of one in pieces, and the OSM file."""
+        return [*(Path(part.path) for part in _raster(self.path, self.info).rasters), self.osm]
 
     @property
     def grid(self) -> GridSpec:
         """All pixels."""
-        imagery = _raster(self.path)
+        imagery = _raster(self.path, self.info)
         place = place_from_raster(imagery)
         gsd = self.gsd or float(f"{imagery.native_gsd:.2g}")
         return GridSpec.from_bounds(place.crs, place.bounds_metric, gsd)
@@ -162,15 +166,15 @@ class _Scene:
 
 
 @lru_cache(maxsize=_OPEN_SCENES)
-def _raster(path: Path) -> RasterImagery:
-    return open_imagery(path)
+def _raster(path: Path, info: SourceInfo | None) -> RasterImagery:
+    return open_imagery(path, info=info)
 
 
 @lru_cache(maxsize=_OPEN_SCENES)
 def _raster_scene(source: RasterPairs) -> _Scene:
     grid = source.grid
     entities, objects = _objects(source.osm, source.area or grid.bounds, grid.crs)
-    return _Scene(grid, _raster(source.path), objects, entities.info, entities.dropped)
+    return _Scene(grid, _raster(source.path, source.info), objects, entities.info, entities.dropped)
 
 
 @lru_cache(maxsize=_OPEN_SCENES)

@@ -1,49 +1,35 @@
 """`pretrain`: images and OpenStreetMap in, the weights of a model's encoders out."""
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import torch
 
-from geolink._version import __version__
 from geolink.augment import Augmentation
-from geolink.checkpoint import save_checkpoint
 from geolink.config import ModelConfig
-from geolink.errors import ConfigError, OutputError
-from geolink.files import full_disk_named, replace_bytes
-from geolink.graphs.tags import TableTagEncoder, bundled_key_counts
 from geolink.legend import Legend
 from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
-from geolink.models.objectives import RELEASED_MOST_NODES, ObjectiveConfig
+from geolink.models.objectives import ObjectiveConfig
 from geolink.mosaic import fingerprint
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
 from geolink.shards import ShardDataset
-from geolink.sources.manifest import MANIFEST, Manifest
-from geolink.sources.model_origins import CARD, WEIGHTS
+from geolink.sources.manifest import Manifest
+from geolink.sources.shard_stores import open_store
 from geolink.training.callbacks import EpochHook, Status, Watch
-from geolink.training.distributed import launch, world
-from geolink.training.logs import CSV, EVENTS
+from geolink.training.distributed import world
 from geolink.training.loop import Watchers, train
 from geolink.training.pretraining import MaskedSamples, PretrainTask
 from geolink.training.settings import TrainingSettings
-from geolink.training.state import STATE, TrainingState
 from geolink.workflows.inference import pick_device
-from geolink.workflows.pretrain_hooks import (
-    PICTURES,
-    model_of,
-    picture_hook,
-    probe_hook,
-    weights_hook,
-)
+from geolink.workflows.pretrain_data import Semantics, open_semantics, prepare
+from geolink.workflows.pretrain_hooks import picture_hook, probe_hook, weights_hook
+from geolink.workflows.pretrain_request import PretrainRequest
 from geolink.workflows.progress import Progress, silent
-from geolink.workflows.shard_building import ShardRequest, build_shards
 
 __all__ = [
     "ObjectiveConfig",
@@ -52,87 +38,6 @@ __all__ = [
     "TrainingSettings",
     "pretrain",
 ]
-
-ModelSize: TypeAlias = Literal["tiny", "small", "base", "large"]
-Profile: TypeAlias = Literal["geolink", "released"]
-
-SHARDS, RUN = "shards", "run.json"
-_POLL_S = 0.5
-
-
-@dataclass(frozen=True)
-class PretrainRequest:
-    """One pretraining run.
-
-    Attributes:
-        out: the run folder.
-        images: a folder of shards, or of georeferenced rasters and pictures with a bounding box.
-        imagery: instead, a raster, or `simulated`.
-        osm: OSM extracts of the images; not needed with shards.
-        gsd: metres per pixel of tiles cut from rasters or simulated.
-        tiles: greatest number of simulated tiles per extract and ground sampling distance.
-        model_size: size of the image encoder.
-        image_size: height and width of the images that the model sees, pixels.
-        profile: `geolink` is the paper's method with its corrections (attention among node types,
-            relation types that count), `released` does as the released code (at most 10 masked
-            nodes, types that weigh the same, relations ignored, the corpus's own key counts).
-        objectives: weights and masks.
-        training: how it is trained.
-        augmentation: crops, turns and colours; None shows every tile whole and as it is.
-        probe: pictures in one folder per class, on which features are measured.
-        every: epochs between weights, pictures and probes.
-        resume: go on with the run in `out`.
-        overwrite: replace the run in `out`.
-    """
-
-    out: Path
-    images: Path | None = None
-    imagery: str | Path | None = None
-    osm: tuple[Path, ...] = ()
-    gsd: tuple[float, ...] = ()
-    tiles: int | None = None
-    model_size: ModelSize = "tiny"
-    image_size: int = 224
-    profile: Profile = "geolink"
-    objectives: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    augmentation: Augmentation | None = field(default_factory=Augmentation)
-    probe: Path | None = None
-    every: int = 1
-    resume: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("out", "images", "probe"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Path(getattr(self, name)))
-        object.__setattr__(self, "osm", tuple(map(Path, self.osm)))
-        if (self.images is None) == (self.imagery is None):
-            raise ConfigError("give either a folder of images, or imagery, to pretrain on")
-        if self.model_size not in get_args(ModelSize):
-            sizes = ", ".join(get_args(ModelSize))
-            raise ConfigError(f"no model size {self.model_size!r}; choose one of {sizes}")
-        if self.profile not in get_args(Profile):
-            raise ConfigError(f"no profile {self.profile!r}; choose geolink or released")
-        if self.resume and self.overwrite:
-            raise ConfigError("a run is either resumed or overwritten; choose one")
-        if self.every < 1:
-            raise ConfigError(f"epochs between pictures are 1 or more, got {self.every}")
-
-    @property
-    def asked(self) -> ObjectiveConfig:
-        """The objectives, with the released code's limit of masked nodes where it is asked for."""
-        if self.profile == "released" and self.objectives.most_masked_nodes is None:
-            return replace(self.objectives, most_masked_nodes=RELEASED_MOST_NODES)
-        return self.objectives
-
-    def model(self, semantic_dim: int) -> ModelConfig:
-        """What the model is made of."""
-        name = f"vit_{self.model_size}_patch16_224"
-        config = ModelConfig(image_encoder=name, pretraining=True)
-        if self.profile == "released":
-            config = ModelConfig.released(name)
-        return replace(config, image_size=self.image_size, semantic_dim=semantic_dim)
 
 
 @dataclass(frozen=True)
@@ -198,13 +103,14 @@ def pretrain(
     Raises:
         ConfigError: the settings cannot be used, or are not those of the run to resume.
         InputError: data cannot be read.
+        UnavailableError: shards, imagery or a text model cannot be had.
         DivergedError: the loss is no finite number.
         OutputError: the run folder cannot be written, or holds a run.
         KeyboardInterrupt: the run was asked to stop; its state is saved.
     """
     request = request or PretrainRequest(**settings)
     started = time.monotonic()
-    run = _Run.of(request, _prepared(request, progress))
+    run = _Run.of(request, prepare(request, progress))
     samples = run.samples(request.augmentation)
     last: list[Status] = []
 
@@ -226,8 +132,6 @@ def pretrain(
             f"stopped after step {result.step:,} of {result.steps:,}; the state is saved in "
             f"{request.out}, and the same command with --resume goes on from there"
         )
-    if run.training.strategy == "fsdp" and world()[0] == 0:
-        run.gather_weights()
     return PretrainResult(
         out=request.out,
         samples=len(samples),
@@ -247,41 +151,36 @@ class _Run:
 
     Attributes:
         request: what to do.
-        shards: folder of the samples.
+        shards: folder or address of the samples.
         manifest: what is in it.
-        encoder: turns tag strings into vectors.
+        semantics: what turns tags into vectors.
         config: what the model is made of.
         training: how it is trained, on a device that is here.
     """
 
     request: PretrainRequest
-    shards: Path
+    shards: str | Path
     manifest: Manifest
-    encoder: TableTagEncoder
+    semantics: Semantics
     config: ModelConfig
     training: TrainingSettings
 
     @classmethod
-    def of(cls, request: PretrainRequest, shards: Path) -> "_Run":
-        encoder = TableTagEncoder()
+    def of(cls, request: PretrainRequest, shards: str | Path) -> "_Run":
         device = pick_device(request.training.device).type
         training = replace(request.training, device=device)
-        config = request.model(encoder.dim)
-        return cls(request, shards, Manifest.load(shards), encoder, config, training)
-
-    @property
-    def key_counts(self) -> Mapping[str, int]:
-        """Counts of tag keys: the corpus's own as the paper does, else of keys that tell much."""
-        if self.request.profile == "released":
-            return self.manifest.key_counts
-        return bundled_key_counts()
+        manifest = open_store(shards, offline=request.offline).manifest
+        semantics = open_semantics(request, manifest)
+        config = request.model(semantics.encoder.dim)
+        return cls(request, shards, manifest, semantics, config, training)
 
     def samples(self, augmentation: Augmentation | None) -> MaskedSamples:
         """The samples with their masks, in random views or as they are."""
         data = ShardDataset(
             self.shards,
-            encoder=self.encoder,
-            key_counts=self.key_counts,
+            encoder=self.semantics.encoder,
+            key_counts=self.semantics.key_counts,
+            offline=self.request.offline,
             augmentation=augmentation,
             seed=self.training.seed,
             side=self.config.image_size,
@@ -306,12 +205,11 @@ class _Run:
             "objectives": self.request.asked.to_dict(),
             "augmentation": asdict(views) if views else {},
             "profile": self.request.profile,
+            "tag_encoder": self.semantics.name,
         }
 
     def hooks(self) -> list[EpochHook]:
-        """What is done at the end of epochs; a model in pieces cannot be looked at."""
-        if self.training.strategy == "fsdp":
-            return []
+        """What is done at the end of epochs."""
         simulated, side = self.manifest.simulated, self.config.image_size
         hooks = [
             weights_hook(self.request.out, self.card),
@@ -320,12 +218,6 @@ class _Run:
         if self.request.probe is not None:
             hooks.append(probe_hook(self.request.probe, side=side, seed=self.training.seed))
         return hooks
-
-    def gather_weights(self) -> None:
-        """Writes the weights of a model that was spread over processes, from its saved state."""
-        task = self.task()
-        task.load_state_dict(TrainingState.load(self.request.out / STATE).model)
-        save_checkpoint(self.request.out, model_of(task), self.card(self.training.epochs))
 
     def card(self, epochs: int) -> ModelCard:
         """The card of the model after a number of epochs."""
@@ -341,8 +233,8 @@ class _Run:
             mean=IMAGE_MEAN,
             std=IMAGE_STD,
             gsd_range=(min(metres) * finest, max(metres)),
-            tag_encoder=self.encoder.name,
-            key_counts=self.key_counts,
+            tag_encoder=self.semantics.name,
+            key_counts=self.semantics.key_counts,
             training_data=(
                 f"pretraining, {epochs} epochs of {manifest.samples:,} pairs of {what} and OSM "
                 f"objects: {names}"
@@ -356,63 +248,3 @@ def _described(source: Mapping[str, Any]) -> str:
     imagery = source["imagery"]
     licence = imagery.get("licence")
     return f"{imagery['description']}" + (f" ({licence})" if licence else "")
-
-
-def _prepared(request: PretrainRequest, progress: Progress) -> Path:
-    """The shards of a run; where they must be built, process 0 does it and the others wait."""
-    rank, _ = world()
-    note = request.out / RUN
-    if rank == 0:
-        _claim(request)
-        shards = _shards(request, progress)
-        content = {"launch": launch(), "shards": str(shards.absolute()), "version": __version__}
-        replace_bytes(note, json.dumps(content, indent=1).encode())
-        return shards
-    while True:
-        if note.is_file():
-            content = json.loads(note.read_text(encoding="utf-8"))
-            if content["launch"] == launch():
-                return Path(content["shards"])
-        time.sleep(_POLL_S)
-
-
-def _claim(request: PretrainRequest) -> None:
-    """Makes the run folder, and removes an earlier run where that is asked for.
-
-    Raises:
-        OutputError: it holds a run, or cannot be made.
-    """
-    out = request.out
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; name a folder for the run")
-    begun = any((out / name).exists() for name in (STATE, CARD, WEIGHTS))
-    if begun and not (request.resume or request.overwrite):
-        raise OutputError(f"{out} holds a run; resume it, overwrite it, or name another folder")
-    if not out.absolute().parent.is_dir():
-        raise OutputError(f"the folder {out.parent} does not exist; create it or choose another")
-    with full_disk_named(out):
-        out.mkdir(exist_ok=True)
-    if request.overwrite:
-        for name in (STATE, CARD, WEIGHTS, CSV, RUN):
-            (out / name).unlink(missing_ok=True)
-        for name in (EVENTS, PICTURES):
-            shutil.rmtree(out / name, ignore_errors=True)
-
-
-def _shards(request: PretrainRequest, progress: Progress) -> Path:
-    """The folder of shards that was named, else one that is built in the run folder."""
-    if request.images is not None and (request.images / MANIFEST).is_file():
-        return request.images
-    imagery = request.imagery if request.images is None else request.images
-    assert imagery is not None
-    shards = ShardRequest(
-        out=request.out / SHARDS,
-        imagery=imagery,
-        osm=request.osm,
-        gsd=request.gsd,
-        side=request.image_size,
-        limit=request.tiles,
-        workers=request.training.workers,
-        overwrite=request.overwrite,
-    )
-    return build_shards(shards, progress).out

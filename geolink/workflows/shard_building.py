@@ -3,7 +3,7 @@
 import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -17,9 +17,10 @@ from geolink._version import __version__
 from geolink.errors import ConfigError, InputError, OutputError
 from geolink.files import file_identity, full_disk_named, replace_bytes
 from geolink.mosaic import fingerprint
+from geolink.sources.cache import Cache
 from geolink.sources.candidates import Filters, PairSource
 from geolink.sources.manifest import MANIFEST, Manifest
-from geolink.sources.pairs import find_pairs, simulated_pairs
+from geolink.sources.network import Network
 from geolink.sources.scene_pairs import TILE_SIDE
 from geolink.sources.shard_parts import (
     Part,
@@ -29,8 +30,10 @@ from geolink.sources.shard_parts import (
     manifest_of,
     plan_parts,
 )
-from geolink.sources.specs import SIMULATED
+from geolink.workflows.pair_imagery import PairImagery
 from geolink.workflows.progress import Progress, silent
+from geolink.workflows.request import public_spec
+from geolink.workflows.site import Supply
 
 GSD_RANGE = (0.01, 1000.0)  # metres per pixel that can be asked for
 _WORK = ".build"  # within the output: lock, fingerprint, and the records of finished shards
@@ -42,8 +45,9 @@ class ShardRequest:
 
     Attributes:
         out: folder of the set; it is made where missing.
-        imagery: a raster, or a folder of rasters and pictures, or `simulated`.
-        osm: extracts; one at most where the imagery is not simulated.
+        imagery: one or several of a raster, a folder of rasters and pictures, `simulated`,
+            `sentinel2[:START/END]`, `stac:...` and `xyz:...`.
+        osm: extracts or vector files; see `PairImagery`.
         gsd: metres per pixel of tiles cut from rasters or simulated, a set of tiles for each.
         side: height and width of these tiles, pixels.
         seeds: looks of simulated imagery.
@@ -51,12 +55,14 @@ class ShardRequest:
         min_objects, min_contrast, max_nodata: see `Filters`.
         shard_size: candidates per shard; samples are at most as many.
         licence, attribution: of the imagery, where its files do not say so.
+        accept_imagery_terms: note of the licence of map tiles, which they must have.
+        offline: use nothing but what is here.
         workers: processes; 0 builds in this one. They do not change the result.
         overwrite: replace a set that was built from other data or settings.
     """
 
     out: Path
-    imagery: str | Path
+    imagery: str | Path | Sequence[str | Path]
     osm: tuple[Path, ...] = ()
     gsd: tuple[float, ...] = ()
     side: int = TILE_SIDE
@@ -68,10 +74,14 @@ class ShardRequest:
     shard_size: int = 1000
     licence: str | None = None
     attribution: str | None = None
+    accept_imagery_terms: str | None = None
+    offline: bool = False
     workers: int = 0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        imagery = [self.imagery] if isinstance(self.imagery, str | Path) else self.imagery
+        object.__setattr__(self, "imagery", tuple(imagery))
         object.__setattr__(self, "out", Path(self.out))
         object.__setattr__(self, "osm", tuple(map(Path, self.osm)))
         if self.side < 16 or self.shard_size < 1 or self.workers < 0:
@@ -84,8 +94,7 @@ class ShardRequest:
                 f"ground sampling distances are {GSD_RANGE[0]:g} to {GSD_RANGE[1]:g} m per pixel, "
                 f"got {', '.join(map(str, self.gsd))}"
             )
-        if len(self.osm) > 1 and self.imagery != SIMULATED:
-            raise ConfigError("give one OSM file for images; several are for simulated imagery")
+        self.pairs  # noqa: B018 - refuses imagery that cannot be used
 
     @property
     def filters(self) -> Filters:
@@ -96,27 +105,29 @@ class ShardRequest:
     def settings(self) -> dict[str, Any]:
         """What shapes the set, as plain data without paths."""
         kept = asdict(self)
-        for name in ("out", "workers", "overwrite"):
+        for name in ("out", "accept_imagery_terms", "offline", "workers", "overwrite"):
             del kept[name]
         return kept | {
-            "imagery": Path(self.imagery).name,
+            "imagery": [public_spec(spec) for spec in self.pairs.specs],
             "osm": [path.name for path in self.osm],
             "gsd": list(self.gsd),
             "seeds": list(self.seeds),
         }
 
-    def sources(self) -> list[PairSource]:
-        """Where the pairs come from.
-
-        Raises:
-            InputError: an input is missing.
-        """
-        if self.imagery == SIMULATED:
-            return simulated_pairs(
-                self.osm, seeds=self.seeds, gsd=self.gsd, side=self.side, limit=self.limit
-            )
-        osm = self.osm[0] if self.osm else None
-        return find_pairs(self.imagery, osm, gsd=self.gsd, side=self.side)
+    @property
+    def pairs(self) -> PairImagery:
+        """Where the pairs come from."""
+        assert isinstance(self.imagery, tuple)
+        return PairImagery(
+            self.imagery,
+            self.osm,
+            self.gsd,
+            self.side,
+            self.seeds,
+            self.limit,
+            self.accept_imagery_terms,
+            self.offline,
+        )
 
 
 @dataclass(frozen=True)
@@ -181,11 +192,13 @@ def build_shards(
 
     Raises:
         InputError: an input is missing, or not one candidate is a sample.
+        UnavailableError: imagery cannot be had.
         OutputError: the folder cannot be written, or holds another set.
     """
     request = request or ShardRequest(**settings)
     started = time.monotonic()
-    sources = request.sources()
+    supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
+    sources = request.pairs.sources(supply)
     parts = plan_parts(sources, request.shard_size, request.filters)
     with _claimed(request, _identity(request, sources)) as records:
         done = {part.number: load_record(part, request.out, records) for part in parts}

@@ -25,7 +25,7 @@ def test_it_makes_a_model_and_says_so(tmp_path, shards):
     assert "SIMULATED" in outcome.err
     again = run(tmp_path, shards)
     assert (again.code, again.out) == (1, "")
-    assert again.err.startswith("error: run holds a run; resume it")
+    assert again.err.startswith("error: run holds a run; go on with --resume")
     resumed = run(tmp_path, shards, "--resume")
     assert resumed.code == 0
     assert "finished before" in resumed.err
@@ -46,7 +46,6 @@ def test_settings_come_from_a_file(tmp_path, shards):
         (("--imagery", "simulated"), "either a folder of images, or imagery"),
         (("--accumulate", 3), "cannot be split"),
         (("--image-size", 40), "multiple of 16"),
-        (("--strategy", "fsdp", "--average-decay", 0.9), "no running average"),
     ],
 )
 def test_wrong_use_exits_with_two(tmp_path, shards, arguments, words):

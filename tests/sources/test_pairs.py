@@ -79,7 +79,7 @@ def test_a_folder_of_rasters_is_searched_through(tmp_path, small_scene):
     (tmp_path / "notes.txt").write_text("no raster")
     (tmp_path / "broken.tif").write_text("no raster either")
     found = find_pairs(tmp_path, small_scene / "osm.gpkg")
-    assert [source.name for source in found] == ["a.tif", "b.tif"]
+    assert [source.name for source in found] == ["a.tif", "below/b.tif"]
     assert found[0].area == found[1].area  # OSM is read once for both
     twice = find_pairs(tmp_path, small_scene / "osm.gpkg", gsd=(1.0, 2.0))
     assert [source.gsd for source in twice] == [1.0, 1.0, 2.0, 2.0]

@@ -110,7 +110,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(shards, done, labelled, 
 
 
 def test_a_run_is_not_overwritten_unasked(done, shards, tmp_path):
-    with pytest.raises(OutputError, match="holds a run; resume it, overwrite it"):
+    with pytest.raises(OutputError, match="holds a run; go on with --resume"):
         pretrain(request(shards, done[0]))
 
 

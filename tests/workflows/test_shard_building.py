@@ -195,7 +195,6 @@ def test_a_set_is_read_as_it_was_built(built):
         {"gsd": (0.0,)},
         {"gsd": (float("nan"),)},
         {"gsd": (1.0, 1e-9)},
-        {"osm": ("a.pbf", "b.pbf")},
     ],
 )
 def test_impossible_requests_are_refused(wrong, inputs, tmp_path):
