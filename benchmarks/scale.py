@@ -98,7 +98,9 @@ def measure(side: int, whole: int, folder: Path) -> dict[str, float]:
     tiles = plan.tiles_in(area).tolist()
     place = cast(Place, None)  # not asked for any more, and so the sources
     scene = Scene(place, area, grid, plan, tiles, cast(Any, None), None, (), 1.0)
-    store = MadeScores(folder / "work", "0" * 32, len(UFZ), TILE_SIDE, plan=plan, area=area)
+    store = MadeScores(
+        folder / ".map.gpkg.work", "0" * 32, len(UFZ), TILE_SIDE, plan=plan, area=area
+    )
     store.path.mkdir(parents=True)
     request = PredictRequest(city="made", out=folder / "map.gpkg", raster=folder / "map.tif")
     watch = DiskWatch(folder)

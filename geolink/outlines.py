@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from geolink.grid import PixelWindow
 from geolink.legend import IGNORE
-from geolink.sieve import components, label
+from geolink.sieve import components, holds_data, label
 
 Polygons = NDArray[np.object_]
 
@@ -126,12 +126,14 @@ class _Tracer:
         self._arcs: list[list[_Arc]] = []  # of each region that goes on from above
         self._classes: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
         self._count = 0
-        self._contacts: list[NDArray[np.int64]] = []
+        self._contacts = [np.zeros((0, 2), np.int64)]
         self._loose: dict[Corner, list[_Piece]] = {}
         self._whole: list[_Piece] = []
 
     def add(self, window: PixelWindow, classes: NDArray[np.uint8]) -> None:
         """Trace the next block."""
+        if self._is_blank(window, classes):
+            return
         labels, count = label(classes, self._count)
         own = np.zeros(count, np.uint8)
         own[labels[labels >= 0] - self._count] = classes[labels >= 0]
@@ -146,22 +148,28 @@ class _Tracer:
         block = np.pad(classes, beyond, constant_values=IGNORE)
         numbers = np.pad(labels, beyond, constant_values=-1)
         cols = slice(window.col_off, window.col_off + block.shape[1] + 1)
-        if window.col_off == 0:
-            self._left = np.full(len(block), IGNORE, np.uint8), np.full(len(block), -1, np.int64)
         around = _framed(block, self._above[0][cols], self._left[0])
         beside = _framed(numbers, self._above[1][cols], self._left[1])
         self._contacts += [
             _same(around[:2, 1:], beside[:2, 1:]),
             _same(around[1:, :2].T, beside[1:, :2].T),
         ]
-        if (around != IGNORE).any():  # much of a sparse area has nothing to trace
-            nodes = _nodes(around)
-            for row in {0, height} & {window.row_off, window.row_off + len(block) - 1}:
-                for col in {0, width} & {window.col_off, window.col_off + block.shape[1] - 1}:
-                    nodes[row - window.row_off, col - window.col_off] = True
-            self._join(_pieces(around, beside, nodes), window, nodes)
+        nodes = _nodes(around)
+        for row in {0, height} & {window.row_off, window.row_off + len(block) - 1}:
+            for col in {0, width} & {window.col_off, window.col_off + block.shape[1] - 1}:
+                nodes[row - window.row_off, col - window.col_off] = True
+        self._join(_pieces(around, beside, nodes), window, nodes)
         self._left = block[:, -1], numbers[:, -1]
         self._below[0][cols][1:], self._below[1][cols][1:] = block[-1], numbers[-1]
+
+    def _is_blank(self, window: PixelWindow, classes: NDArray[np.uint8]) -> bool:
+        """Whether nothing is to be traced in a block, nor at its upper and left side."""
+        if window.col_off == 0:
+            rows = window.height + int(window.row_off + window.height == self._shape[0])
+            self._left = np.full(rows, IGNORE, np.uint8), np.full(rows, -1, np.int64)
+        # One column more at either side: corners are shared with the blocks there.
+        above = self._above[0][window.col_off : window.col_off + window.width + 2]
+        return not any(map(holds_data, (classes, above, self._left[0])))
 
     def complete(self, tolerance_px: float) -> tuple[Polygons, NDArray[np.uint8]]:
         """End a row of blocks; the polygons and classes of the regions that ended in it."""
@@ -189,7 +197,7 @@ class _Tracer:
         self._arcs = [arcs[i] for i in np.flatnonzero(goes_on)]
         self._classes = [classes[goes_on]]
         self._count = len(self._arcs)
-        self._contacts, self._whole = [], []
+        self._contacts, self._whole = [np.zeros((0, 2), np.int64)], []
         ended = np.flatnonzero(~goes_on)
         return np.array([_polygon(arcs[i]) for i in ended], dtype=object), classes[ended]
 

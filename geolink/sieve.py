@@ -69,9 +69,16 @@ def sieved_blocks(
     class_of_label = np.append(np.frombuffer(sieve.classes, np.uint8), np.uint8(IGNORE))
     start = 0
     for window in grid.blocks(side):
-        labels, count = label(read(window), start)
-        yield window, class_of_label[labels]  # the last one, of label -1, is "no data"
+        classes = read(window)
+        labels, count = label(classes, start) if holds_data(classes) else (None, 0)
+        # The last class, of label -1, is "no data".
+        yield window, classes if labels is None else class_of_label[labels]
         start += count
+
+
+def holds_data(classes: NDArray[np.uint8]) -> bool:
+    """Whether any pixel has a class; most blocks of a sparse area have none, and are left out."""
+    return bool((classes != IGNORE).any())
 
 
 def bands(grid: GridSpec, side: int) -> Iterator[list[PixelWindow]]:
@@ -221,10 +228,13 @@ class _Sieve:
         left = np.zeros(0, np.int64)
         for window in band:
             classes = read(window)
+            cols = window.slices[1]
+            if not holds_data(classes):
+                self._above[cols], left = -1, np.full(window.height, -1, np.int64)
+                continue
             labels, count = label(classes, start)
             if window.col_off == 0:
                 left = np.full(window.height, -1, np.int64)
-            cols = window.slices[1]
             contacts += [
                 _contacts(np.vstack([self._above[cols], labels])),
                 _contacts(np.column_stack([left, labels]).T),
