@@ -1,11 +1,12 @@
 """Tile scores: read, build the graph, run the model, store; in order, resumable."""
 
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -24,8 +25,11 @@ from geolink.samples import filled
 from geolink.sources.base import ImageSource
 from geolink.tiles import TilePlan
 from geolink.workflows.progress import Progress
+from geolink.workflows.stages import GRAPHS, MODEL, READING, StageClock
 
 log = logging.getLogger(__name__)
+
+_UNWRITTEN = 16  # results that may wait to be written
 
 Scored = tuple[int, TileResult]  # the number of a tile, and what became of it
 
@@ -42,12 +46,14 @@ class PreparedTile:
         result: what is known before the model has run; `scores` are still missing.
         image: (3, side, side) normalised pixels, None without an image.
         graph: its OSM graph, None without OSM.
+        seconds: how long reading and building the graph took.
     """
 
     id: int
     result: TileResult
     image: Tensor | None = None
     graph: HeteroData | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def pick_device(name: str) -> torch.device:
@@ -85,18 +91,24 @@ def prepare_tile(
         pixels_of: turns (3, side, side) uint8 pixels into what the model takes.
     """
     grid = plan.tile_grid(tile)
+    start = time.perf_counter()
     try:
         pixels = imagery.read(grid)
+        read = time.perf_counter()
         if not pixels.valid.any():
-            return PreparedTile(tile, TileResult(status="no_image"))
+            return PreparedTile(
+                tile, TileResult(status="no_image"), seconds={READING: read - start}
+            )
         graph = graphs.build(grid.bounds) if graphs is not None else None
+        seconds = {READING: read - start, GRAPHS: time.perf_counter() - read}
     except (GeolinkError, OSError) as error:
         log.warning("tile %d failed: %s", tile, error)
         return PreparedTile(tile, TileResult(status="failed", message=str(error)))
     nodes = (0, 0, 0) if graph is None else node_counts(graph)
     status: TileStatus = "ok" if any(nodes) else "no_osm"
     result = TileResult(valid=pixels.valid, status=status, nodes=nodes)
-    return PreparedTile(tile, result, pixels_of(filled(pixels)), graph if any(nodes) else None)
+    image = pixels_of(filled(pixels))
+    return PreparedTile(tile, result, image, graph if any(nodes) else None, seconds)
 
 
 def node_counts(graph: HeteroData) -> tuple[int, int, int]:
@@ -106,9 +118,12 @@ def node_counts(graph: HeteroData) -> tuple[int, int, int]:
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, *, ahead: int = 0
 ) -> Iterator[Result]:
-    """`map` on `workers` threads, results in order, at most two items a thread ahead."""
+    """`map` on `workers` threads, results in order.
+
+    It is at most two items a thread ahead, or `ahead` where that is more.
+    """
     if workers == 0:
         yield from map(function, items)
         return
@@ -117,7 +132,7 @@ def ordered_map(
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > max(2 * workers, ahead):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -192,24 +207,33 @@ def scored(
     *,
     batch_size: int,
     workers: int,
+    clock: StageClock | None = None,
 ) -> Iterator[Scored]:
-    """What becomes of `tiles`, with each its number; a batch at a time, else in their order."""
+    """What becomes of `tiles`, with each its number; a batch at a time, else in their order.
+
+    While the model runs on a batch, `workers` threads prepare the next.
+    """
+    clock = clock or StageClock(workers)
     batch: list[PreparedTile] = []
 
     def flush() -> Iterator[Scored]:
         if batch:
-            for tile, scores in zip(batch, scorer(batch), strict=True):
+            with clock.working(MODEL):
+                found = scorer(batch)
+            for tile, scores in zip(batch, found, strict=True):
                 yield tile.id, replace(tile.result, scores=scores)
             batch.clear()
 
-    for tile in ordered_map(prepare, tiles, workers):
-        if tile.image is None:
-            yield tile.id, tile.result
-        else:
-            batch.append(tile)
-        if len(batch) == batch_size:
-            yield from flush()
-    yield from flush()
+    with clock.running():
+        for tile in ordered_map(prepare, tiles, workers, ahead=batch_size + workers):
+            clock.add(tile.seconds)
+            if tile.image is None:
+                yield tile.id, tile.result
+            else:
+                batch.append(tile)
+            if len(batch) == batch_size:
+                yield from flush()
+        yield from flush()
 
 
 def fill_store(
@@ -220,7 +244,8 @@ def fill_store(
 ) -> None:
     """Fills the store with those of `tiles` that it lacks, as their scores arrive.
 
-    Failed tiles are recorded, and tried again in the next run.
+    Failed tiles are recorded, and tried again in the next run. A thread writes, so that no score
+    waits for the disk.
 
     Args:
         tiles: all that belong to the map.
@@ -231,8 +256,8 @@ def fill_store(
     missing = store.pending(tiles)
     done = len(tiles) - len(missing)
     progress("tiles", done, len(tiles))
-    for tile, result in score(missing):
-        store.put(tile, result)
+    put = ordered_map(lambda found: store.put(*found), score(missing), 1, ahead=_UNWRITTEN)
+    for _ in put:
         done += 1
         progress("tiles", done, len(tiles))
 

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geolink.workflows.stages import StageReport
+
 
 @dataclass(frozen=True)
 class ClassSummary:
@@ -28,6 +30,7 @@ class PredictResult:
         tiles: number of tiles by status.
         simulated: True where the imagery was rendered, not observed.
         seconds: wall time.
+        stages: how busy reading, graphs and model were; None where others scored the tiles.
         metadata: the record that went into the GeoPackage.
     """
 
@@ -38,6 +41,7 @@ class PredictResult:
     simulated: bool
     seconds: float
     metadata: dict[str, Any] = field(repr=False)
+    stages: StageReport | None = None
 
     @property
     def caption(self) -> str:

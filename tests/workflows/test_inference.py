@@ -23,7 +23,9 @@ from geolink.workflows.inference import (
     pick_device,
     prepare_tile,
     score_tiles,
+    scored,
 )
+from geolink.workflows.stages import StageClock
 
 GRID = GridSpec(CRS.from_user_input(CRS_35N), WEST, NORTH, 1.0, HEIGHT, WIDTH)
 PLAN = TilePlan(GRID)
@@ -178,6 +180,25 @@ def test_batches_do_not_show(tmp_path, scorer, graphs):
         one, other = (store.get(tile) for store in stores)
         np.testing.assert_array_equal(one.scores, other.scores)
         assert (one.status, one.nodes) == (other.status, other.nodes)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_clock_sees_every_stage(scorer, graphs, workers):
+    clock = StageClock(workers)
+    tiles = range(4)
+    found = scored(
+        tiles,
+        partial(prepare, graphs=graphs),
+        scorer,
+        batch_size=2,
+        workers=workers,
+        clock=clock,
+    )
+    assert [tile for tile, _ in found] == list(tiles)
+    report = clock.report()
+    assert all(0 < share <= 1 for share in report.busy.values())
+    if workers == 0:
+        assert sum(report.busy.values()) <= 1
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
