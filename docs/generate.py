@@ -79,9 +79,11 @@ def _row(option: Any, kind: Any, info: typer.models.OptionInfo) -> str:  # noqa:
 
 def _value(kind: Any) -> str:  # noqa: ANN401 - an annotation
     """What an option takes: its choices, or a word for a number, a path or text."""
-    if inspect.isclass(kind) and issubclass(kind, Enum):
-        return "|".join(choice.value for choice in kind)
-    return next(word for known, word in _KINDS.items() if known in (kind, *get_args(kind)))
+    kinds = (kind, *get_args(kind))
+    for choices in kinds:
+        if inspect.isclass(choices) and issubclass(choices, Enum):
+            return "|".join(choice.value for choice in choices)
+    return next(word for known, word in _KINDS.items() if known in kinds)
 
 
 def _limits(info: typer.models.OptionInfo) -> str:

@@ -74,7 +74,14 @@ def pretrain(
             metavar="M", help="Metres per pixel of tiles; repeatable.", rich_help_panel=DATA
         ),
     ] = None,
-    accept_imagery_terms: options.TermsOpt = None,
+    accept_imagery_terms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NOTE",
+            help="The licence under which you use map tiles, in words.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     tiles: Annotated[
         int | None,
         typer.Option(min=1, help="Simulated tiles per extract, at most.", rich_help_panel=DATA),

@@ -77,6 +77,11 @@ class Manifest:
         """True where any of the imagery was rendered, not observed."""
         return any(source["imagery"].get("simulated") for source in self.sources)
 
+    @property
+    def observed(self) -> bool:
+        """True where any of the imagery was observed, not rendered."""
+        return not all(source["imagery"].get("simulated") for source in self.sources)
+
     def save(self, folder: Path) -> None:
         """Writes `manifest.json` into the folder of the shards, in one step."""
         plain = asdict(self) | {"samples": self.samples, "mean_objects": self.mean_objects}

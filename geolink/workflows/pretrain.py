@@ -73,7 +73,7 @@ class PretrainResult:
         line = f"{self.out}: {self.step:,} steps on {self.samples:,} samples"
         line += f" in {self.seconds:.0f} s ({losses or 'it was finished before'})"
         if self.simulated:
-            line += " (SIMULATED imagery, drawn from OSM)"
+            line += " (with SIMULATED imagery, drawn from OSM)"
         if self.skipped:
             line += f"; {sum(self.skipped.values())} samples were replaced, see the log"
         return line
@@ -225,7 +225,8 @@ class _Run:
         metres = [float(gsd) for gsd in manifest.gsd]
         finest = math.sqrt(views.scale[0]) if views else 1.0  # small crops are enlarged
         names = "; ".join(dict.fromkeys(_described(source) for source in manifest.sources))
-        what = "simulated orthophotos" if manifest.simulated else "images"
+        what = "images" if manifest.observed else "simulated orthophotos"
+        what += ", some of them simulated," if manifest.observed and manifest.simulated else ""
         return ModelCard(
             name=self.request.out.absolute().name,
             config=self.config,

@@ -144,7 +144,9 @@ def _sheet(
     """A row per sample: original with OSM, masked, reconstruction with OSM."""
     rows, note = len(images), " (simulated images)" if simulated else ""
     figure = Figure(figsize=(3 * _INCHES, rows * _INCHES + 0.5), dpi=_DPI, layout="constrained")
-    figure.suptitle(f"epoch {epoch}{note}", fontsize=9)
+    figure.suptitle(
+        f"epoch {epoch}{note}; rebuilt patches have their true mean and contrast", fontsize=9
+    )
     panels = figure.subplots(rows, 3, squeeze=False)
     for row in range(rows):
         masked = np.where(hidden[row], np.uint8(_GREY), images[row])

@@ -156,7 +156,7 @@ class ShardResult:
             f"{self.out}: {manifest.samples:,} samples in {shards:,} shard{'s' * (shards != 1)}, "
             f"{_range(manifest.gsd)} m per pixel, on average {means}"
         )
-        return line + (" (SIMULATED imagery, drawn from OSM)" if manifest.simulated else "")
+        return line + (" (with SIMULATED imagery, drawn from OSM)" if manifest.simulated else "")
 
     @property
     def caption(self) -> str:
