@@ -43,21 +43,23 @@ def atomic_path(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A path to write to, which becomes `target` when the block ends well.
 
     The path has the target's name, in a hidden folder beside it, so that side files of a writer
-    (journals, `.aux.xml`) never reach the user. It is removed in every case; that of a process
-    which was killed goes when the same target is written again.
+    (journals, `.aux.xml`) never reach the user (see `scratch_beside`).
 
     Raises:
         OutputError: the target cannot be written, or the disk is full.
     """
     require_writable(target, overwrite=overwrite)
-    with full_disk_named(target), _scratch_beside(target) as scratch:
+    with full_disk_named(target), scratch_beside(target) as scratch:
         yield scratch / target.name
         _publish(scratch / target.name, target)
 
 
 @contextmanager
-def _scratch_beside(target: Path) -> Iterator[Path]:
-    """A hidden folder beside `target`, locked as long as it is in use."""
+def scratch_beside(target: Path) -> Iterator[Path]:
+    """A hidden folder beside `target` for the time of the block.
+
+    It is locked, so that one whose process was killed is known, and goes with the next call.
+    """
     _remove_abandoned(target)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     lock = FileLock(scratch / _LOCK)

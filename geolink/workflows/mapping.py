@@ -1,6 +1,5 @@
 """From sources and a model to a map: the tiles are scored, joined, and written."""
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -45,6 +44,7 @@ from geolink.workflows.scene import (
 )
 from geolink.workflows.site import Site, Supply, is_simulated
 from geolink.workflows.stock import Need
+from geolink.workflows.work_folder import remove_work, work_folder
 
 
 def draw_map(
@@ -65,7 +65,7 @@ def draw_map(
     started = time.monotonic()
     scene = build_scene(request, materials, model.card.gsd_range)
     prepare = tile_preparer(scene, model, offline=request.offline)
-    store, work = open_store(request, scene, model, out, device=device.type)
+    store, _ = open_store(request, scene, model, out, device=device.type)
     score_tiles(
         scene.tiles,
         prepare,
@@ -76,13 +76,13 @@ def draw_map(
         progress=progress,
     )
     if (problem := nothing_to_map(scene, store)) is not None:
-        shutil.rmtree(work, ignore_errors=True)
+        remove_work(out)
         raise problem
     metadata = describe(request, scene, model)
     zones, tiles = write_outputs(request, scene, store, model.card.legend, metadata, out, progress)
     statuses = dict(sorted(Counter(tiles["status"]).items()))
     if "failed" not in statuses:
-        shutil.rmtree(work, ignore_errors=True)
+        remove_work(out)
     return PredictResult(
         out=out,
         title=metadata["title"],
@@ -182,9 +182,9 @@ def open_store(
     request: PredictRequest, scene: Scene, model: GeoLink, out: Path, *, device: str
 ) -> tuple[TileStore, Path]:
     """The tile store of a request, and the work folder beside the output that holds it."""
-    work = out.parent / f".{out.name}.work"
+    work = work_folder(out)
     if not request.resume:
-        shutil.rmtree(work, ignore_errors=True)
+        remove_work(out)
     with full_disk_named(out):
         work.mkdir(exist_ok=True)
     digest = fingerprint(

@@ -1,7 +1,6 @@
 """Tile scores to files: rasters, zones, GeoPackage, preview."""
 
 import json
-import tempfile
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 import rasterio
 from rasterio.windows import Window
 
-from geolink.files import atomic_path, full_disk_named
+from geolink.files import atomic_path, full_disk_named, scratch_beside
 from geolink.gpkg import write_geopackage
 from geolink.grid import Bounds
 from geolink.legend import Legend
@@ -26,10 +25,11 @@ from geolink.web_map import write_web_map
 from geolink.workflows.progress import Progress
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.scene import Scene
+from geolink.workflows.work_folder import may_replace, note_outputs
 from geolink.zone_table import ZoneTable
 
 # GDAL keeps blocks of rasters in memory, a share of all there is unless it is told; bytes.
-_GDAL_CACHE = 64_000_000
+GDAL_CACHE = 32_000_000
 
 
 def write_outputs(
@@ -48,9 +48,9 @@ def write_outputs(
     """
     with (
         full_disk_named(out),
-        rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE),
-        tempfile.TemporaryDirectory(prefix="zones.", dir=store.path) as folder,
-        ZoneTable(Path(folder) / "zones.sqlite", scene.grid.crs) as zones,
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE),
+        scratch_beside(store.path / "zones.sqlite") as folder,
+        ZoneTable(folder / "zones.sqlite", scene.grid.crs) as zones,
     ):
         return _write_with(zones, request, scene, store, legend, metadata, out, progress)
 
@@ -86,12 +86,15 @@ def _write_with(
         tolerance_m=MAX_TOLERANCE_PX * scene.grid.gsd,
     )
     begin("statistics")
-    add_statistics(zones, scene.grid, read, legend=legend, entities=scene.entities)
+    add_statistics(zones, scene.grid, read, legend=legend, entities=scene.osm)
     tiles = tile_frame(store, scene.plan, np.array(scene.tiles))
+    written: dict[Path, Path] = {}
     with ExitStack() as complete:
 
         def part(target: Path) -> Path:
-            return complete.enter_context(atomic_path(target, overwrite=request.overwrite))
+            overwrite = may_replace(request, out, target)
+            written[target] = complete.enter_context(atomic_path(target, overwrite=overwrite))
+            return written[target]
 
         geopackage = part(out)  # entered first, so it appears last
         begin("rasters")
@@ -126,6 +129,7 @@ def _write_with(
         write_geopackage(
             geopackage, zones.frames(), tiles, legend=legend, metadata=metadata, overwrite=True
         )
+        note_outputs(out, written)
     progress("outputs", len(steps), len(steps))
     return zones.figures(), tiles
 

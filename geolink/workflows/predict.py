@@ -21,6 +21,7 @@ from geolink.workflows.request import PredictRequest
 from geolink.workflows.results import PredictPlan, PredictResult
 from geolink.workflows.site import Site, Supply, locate, way_out_named
 from geolink.workflows.stock import announce, take_stock
+from geolink.workflows.work_folder import may_replace
 
 
 def predict(
@@ -102,7 +103,7 @@ def require_outputs(request: PredictRequest, out: Path, inputs: Iterable[Path]) 
     for target in filter(None, (out, request.raster, request.probabilities, request.preview)):
         if target.exists() and any(map(target.samefile, inputs)):
             raise OutputError(f"{target} is an input of this map; choose another output")
-        require_writable(target, overwrite=request.overwrite)
+        require_writable(target, overwrite=may_replace(request, out, target))
 
 
 def local_files(request: PredictRequest, site: Site) -> list[Path]:

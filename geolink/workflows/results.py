@@ -61,7 +61,7 @@ class PredictResult:
         for warning in self.metadata["warnings"]:
             line += f"; {warning}"
         if failed := self.tiles.get("failed"):
-            line += f"; {failed} tiles FAILED, see the layer `tiles`; --overwrite retries them"
+            line += f"; {failed} tiles FAILED, see the layer `tiles`; the same command retries them"
         return line
 
     def to_dict(self) -> dict[str, Any]:
