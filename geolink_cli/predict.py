@@ -67,6 +67,14 @@ def predict(
     resume: Annotated[
         bool, typer.Option(help="Go on with an interrupted run.", rich_help_panel=TILING)
     ] = True,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDR",
+            help="A dask scheduler whose workers score the tiles: tcp://HOST:8786 or tls://...",
+            rich_help_panel=TILING,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan only.", rich_help_panel=OUTPUTS)
     ] = False,
@@ -119,6 +127,7 @@ def predict(
         offline=offline,
         overwrite=overwrite,
         seed=seed,
+        scheduler=scheduler,
     )
     if dry_run:
         plan = workflow.plan(request)

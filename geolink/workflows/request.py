@@ -1,6 +1,7 @@
 """What a workflow is asked for, checked before any work is done."""
 
 import math
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ SHAPING = (
     "min_zone_area_m2",
     "seed",
 )
+_SCHEDULER = re.compile(r"(tcp|tls)://([\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 SPECS = ("aoi", "imagery", "osm", "model")  # those that may be files
 
 
@@ -87,6 +89,7 @@ class PredictRequest(SourceRequest):
         resume: go on with an interrupted run of the same request.
         device: `auto`, `cuda`, `mps` or `cpu`.
         seed: seed of simulated imagery.
+        scheduler: a dask scheduler, whose workers score the tiles; `tcp://HOST:PORT` or `tls://...`.
     """
 
     out: Path | None = None
@@ -100,6 +103,7 @@ class PredictRequest(SourceRequest):
     resume: bool = True
     device: str = "auto"
     seed: int = 0
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,6 +116,11 @@ class PredictRequest(SourceRequest):
             raise ConfigError(f"the overlap is a share between 0 and 0.5, got {self.overlap}")
         if self.batch_size < 1 or self.workers < 0 or not self.min_zone_area_m2 >= 0:
             raise ConfigError("batch size must be 1 or more; workers and zone area 0 or more")
+        if self.scheduler is not None and not _SCHEDULER.fullmatch(self.scheduler):
+            raise ConfigError(
+                f"the scheduler {self.scheduler!r} is no address; write tcp://HOST:8786, or "
+                "tls://HOST:8786"
+            )
         if self.out is not None and self.out.suffix.lower() != ".gpkg":
             raise ConfigError(f"the map is a GeoPackage: end its name {self.out.name} in .gpkg")
         if self.preview is not None and self.preview.suffix.lower() not in (".png", ".html"):
