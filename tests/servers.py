@@ -16,8 +16,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -267,6 +267,21 @@ def _part(reply: Reply, request: Request) -> Reply:
         return Reply(b"", reply.type, 416, {"Content-Range": f"bytes */{size}"})
     headers = {**whole.headers, "Content-Range": f"bytes {start}-{end - 1}/{size}"}
     return replace(reply, body=reply.body[start:end], status=206, headers=headers)
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """The URL of a host that drops every packet: a queue of connections that is full."""
+    with ExitStack() as held:
+        listener = held.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with suppress(BlockingIOError):
+                waiting.connect(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 class FileServer(Server):

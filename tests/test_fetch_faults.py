@@ -22,15 +22,18 @@ from servers import (
     HubServer,
     StacServer,
     TileServer,
+    black_hole,
     geocoded,
     slow,
 )
 from synthetic import run_cli
 from test_fetch_integration import environment
 
+from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache
 from geolink.sources.extracts import covering_extract
 from geolink.sources.network import Network
+from geolink.sources.osm_fetch import osm_details
 from geolink.sources.places import sample_extract
 
 AREA = scenes.area_of(100, 100, 60, 60)  # in the middle of Helsinki
@@ -121,3 +124,60 @@ def test_a_server_that_fails(world, source, fault):
     assert again.code == 0, again.err
     assert Cache().entries()
     assert run_cli("fetch", "--verify").code == 0
+
+
+def test_no_network_is_told_by_the_first_server(monkeypatch):
+    """Each one that is asked takes seconds where packets are dropped."""
+    with black_hole() as nowhere:
+        for name in ("GEOLINK_OSM_MIRROR", "GEOLINK_STAC_URL"):
+            monkeypatch.setenv(name, nowhere)
+        outcome = run_cli("fetch", "--city", "singapore", "-v")
+    assert outcome.code == 3
+    assert "Singapore (BBBike) cannot be fetched" in outcome.err
+    assert "or run `geolink fetch --city singapore" in outcome.err
+    assert outcome.err.count("INFO") == 1, outcome.err
+
+
+def test_overwriting_keeps_what_is_here_until_the_new_is_whole(world):
+    asked = ["--bbox", BBOX, "--model", "hf:lab/tiny"]
+    assert run_cli("fetch", *asked).code == 0
+    before = {entry.name: entry.folder.stat().st_ino for entry in Cache().entries()}
+    for failing, path in ((world.hub, "*/model.safetensors"), (world.stac, "/assets/*")):
+        failing.fail(path, NOT_FOUND)
+        failed = run_cli("fetch", *asked, "--overwrite")
+        assert failed.code == 3
+        failing.heal()
+        assert {entry.name for entry in Cache().entries()} == before.keys()
+        assert run_cli("fetch", *asked, "--offline").code == 0
+        assert run_cli("fetch", "--verify").code == 0
+    again = run_cli("fetch", *asked, "--overwrite")
+    assert again.code == 0, again.err
+    after = {entry.name: entry.folder.stat().st_ino for entry in Cache().entries()}
+    assert after.keys() == before.keys()
+    assert not before.items() & after.items()
+
+
+def test_older_data_of_a_place_does_not_outlive_what_replaces_it(world):
+    """A crop is smaller than the extract, and would be preferred."""
+    helsinki = covering_extract(AREA)
+    cache, details = Cache(), osm_details("crop", helsinki.area)
+    with cache.staging("osm", "old") as staging:
+        (staging / "old.osm.pbf").write_bytes(sample_extract().read_bytes()[:1000])
+        info = SourceInfo("an older crop")
+        cache.publish("osm", "old", staging, source="", info=info, details=details)
+    outcome = run_cli("fetch", "--bbox", BBOX, "--imagery", "simulated", "--overwrite")
+    assert outcome.code == 0, outcome.err
+    assert [entry.info.description for entry in Cache().entries()] == ["Helsinki (BBBike)"]
+
+
+def test_imagery_serves_every_place_that_it_covers(world):
+    assert run_cli("fetch", "--bbox", BBOX, "--osm", "none").code == 0
+    world.stac.requests.clear()
+    inner = ",".join(f"{edge:.6f}" for edge in scenes.area_of(110, 110, 40, 40).bounds)
+    outcome = run_cli("fetch", "--bbox", inner, "--osm", "none", "--offline", "--json")
+    assert outcome.code == 0, outcome.err
+    (entry,) = json.loads(outcome.out)["entries"]
+    assert entry["name"].startswith(f"bbox_{AREA.bounds[0]:.6g}"[:9])
+    assert world.stac.requests == []
+    beyond = ",".join(f"{edge:.6f}" for edge in scenes.area_of(110, 110, 80, 40).bounds)
+    assert run_cli("fetch", "--bbox", beyond, "--osm", "none", "--offline").code == 3

@@ -9,7 +9,7 @@ nobody vouches for.
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -52,6 +52,16 @@ class Cache:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (cache_folder() if root is None else root).absolute()
+        self._stale: set[Path] = set()
+
+    def renewing(self, entries: Iterable[Entry]) -> "Cache":
+        """This cache, to which some entries count as absent until they are published anew.
+
+        They stay where they are until then, so that a fetch that fails takes nothing away.
+        """
+        cache = Cache(self.root)
+        cache._stale = {entry.folder for entry in entries}
+        return cache
 
     def find(self, kind: Kind, name: str) -> Entry | None:
         """The entry with this name if it is here, by a quick look at sizes (see `verify`).
@@ -63,7 +73,7 @@ class Cache:
             UnavailableError: registered files are gone, or are not those that were registered.
         """
         folder = self.root / kind / folder_name(name)
-        if not folder.is_dir():
+        if folder in self._stale or not folder.is_dir():
             return None
         entry = load_entry(folder, kind)
         if not entry.problem and entry.name != name:
@@ -84,7 +94,7 @@ class Cache:
             load_entry(folder, kind)
             for kind in KINDS
             for folder in sorted((self.root / kind).glob("[!.]*"))
-            if folder.is_dir()
+            if folder.is_dir() and folder not in self._stale
         ]
 
     @contextmanager
@@ -153,6 +163,7 @@ class Cache:
             )
             write_manifest(staging, entry)
             _move_into_place(staging, place)
+        self._stale.discard(place)
         return entry
 
     def register(

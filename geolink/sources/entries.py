@@ -9,9 +9,12 @@ from hashlib import sha256
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
+import shapely
+from shapely.errors import GEOSException
+
 from geolink.errors import InputError
 from geolink.files import replace_bytes, sha256_of
-from geolink.sources.base import SourceInfo
+from geolink.sources.base import Area, SourceInfo
 
 T = TypeVar("T")
 Kind = Literal["osm", "imagery", "model", "place"]
@@ -79,6 +82,23 @@ class Entry:
             return self.folder / name
         path = Path(self.source)
         return path / name if path.is_dir() else path
+
+
+# Areas
+
+
+def area_details(area: Area) -> dict[str, Any]:
+    """What an entry records of the area (EPSG:4326) that it is complete for."""
+    return {"area": json.loads(shapely.to_geojson(area))}
+
+
+def covers(entry: Entry, area: Area) -> bool:
+    """Whether fetched data is known to be complete for an area (EPSG:4326)."""
+    try:
+        held = shapely.from_geojson(json.dumps(entry.details.get("area")))
+        return bool(held.covers(area))
+    except (GEOSException, AttributeError):
+        return False  # registered files do not say it
 
 
 # Names

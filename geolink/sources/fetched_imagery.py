@@ -16,6 +16,7 @@ from geolink.files import replace_bytes
 from geolink.sources.base import Area
 from geolink.sources.cache import Cache, Entry
 from geolink.sources.chunks import ImageryPlan, fetch_chunks
+from geolink.sources.entries import area_details
 from geolink.sources.network import Network, without_secrets
 from geolink.sources.specs import RemoteImagery, StacImagery, XyzImagery
 from geolink.sources.stac import dated, plan_stac
@@ -90,6 +91,7 @@ def fetch_imagery(
         _start(staging, plan, spec, request)
         info = fetch_chunks(plan, staging, progress=network.progress)
         details = {"request": request, "gsd": plan.grid.gsd, "dates": _dates(spec)}
+        details |= area_details(area)
         return cache.publish("imagery", name, staging, source=plan.url, info=info, details=details)
 
 
@@ -104,16 +106,20 @@ def _same(entry: Entry | None, request: Mapping[str, Any]) -> Entry | None:
     return entry if entry is not None and entry.details.get("request") == request else None
 
 
-def _request(spec: RemoteImagery, area: Area, gsd: float | None) -> dict[str, Any]:
-    """What tells one request from another, as JSON data without secrets."""
+def source_record(spec: RemoteImagery) -> dict[str, Any]:
+    """What tells one source from another, as JSON data without secrets."""
     plain = asdict(spec)
     if isinstance(spec, StacImagery) and spec.classes is not None:
         del plain["url"]  # a mirror has the same scenes
     for field in plain.keys() & {"url", "template"}:
         plain[field] = without_secrets(plain[field])
-    named = {"source": plain, "gsd": gsd, "area": area_key(area)}
-    data: dict[str, Any] = json.loads(json.dumps(named, default=date.isoformat))
+    data: dict[str, Any] = json.loads(json.dumps(plain, default=date.isoformat))
     return data
+
+
+def _request(spec: RemoteImagery, area: Area, gsd: float | None) -> dict[str, Any]:
+    """What tells one request from another, as JSON data without secrets."""
+    return {"source": source_record(spec), "gsd": gsd, "area": area_key(area)}
 
 
 def checked_terms(spec: RemoteImagery, note: str | None) -> str | None:

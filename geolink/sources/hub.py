@@ -150,7 +150,7 @@ class Hub:
                 f"{what} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it; unset it"
             )
         host = urlsplit(self.endpoint).netloc.rpartition("@")[2]
-        with _failures_named(what, host), _quiet():
+        with _failures_named(what, host), _discreet():
             for attempt in range(self._network.retries):
                 try:
                     return call()
@@ -179,14 +179,20 @@ def _reporting(network: Network, what: str) -> type[tqdm]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the client from logging its attempts, with addresses that may be signed."""
-    level = hub_logging.get_verbosity()
+def _discreet() -> Iterator[None]:
+    """Keep the client to what it is asked for.
+
+    It would log its attempts, with addresses that may be signed, and ask the hub first how to
+    describe this machine to it, which takes as long as a hub that cannot be reached.
+    """
+    level, silent = hub_logging.get_verbosity(), constants.HF_HUB_DISABLE_TELEMETRY
     hub_logging.set_verbosity(logging.ERROR)
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     try:
         yield
     finally:
         hub_logging.set_verbosity(level)
+        constants.HF_HUB_DISABLE_TELEMETRY = silent
 
 
 @contextmanager

@@ -52,7 +52,7 @@ USER_AGENT = f"geolink/{__version__} (maps of urban functional zones from imager
 
 RETRIED = (429, 500, 502, 503, 504)  # status codes of failures that pass
 LONGEST_WAIT_S = 60.0  # that a server may ask for
-CONNECT_S = 3.0  # longest wait for a connection
+CONNECT_S = 2.0  # longest wait for a connection; one lost packet is repeated after a second
 
 _CHUNK = 2**16
 _MEGABYTE = 10**6

@@ -14,13 +14,14 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import requests
 import shapely
-from shapely.errors import GEOSException
 
 from geolink.errors import InputError, UnavailableError
 from geolink.grid import WGS84, Bounds, reproject_bounds
 from geolink.sources.base import Area, SourceInfo
 from geolink.sources.cache import Cache, Entry
+from geolink.sources.entries import area_details, covers
 from geolink.sources.extracts import Extract, covering_extract
 from geolink.sources.http_failures import NotFoundError
 from geolink.sources.network import Network
@@ -62,7 +63,7 @@ def plan_osm(place: Place, *, cache: Cache, network: Network) -> OsmPlan:
     """What OSM data a place would be mapped with; the network is asked for an unknown size only.
 
     Raises:
-        UnavailableError: no extract covers the place.
+        UnavailableError: no extract covers the place, or its server cannot be reached.
     """
     entry = _cached(place, cache)
     if entry is not None:
@@ -71,8 +72,7 @@ def plan_osm(place: Place, *, cache: Cache, network: Network) -> OsmPlan:
     extract = place.extract or covering_extract(place.aoi)
     size = extract.size_bytes
     if size is None and not network.offline:
-        length = _headers(extract, network).get("Content-Length", "")
-        size = int(length) if length.isdigit() else None
+        size = _announced_size(extract, network)
     return OsmPlan(_described(extract), size)
 
 
@@ -139,16 +139,7 @@ def fetch_extract(
 
 def osm_details(form: Form, area: Area) -> dict[str, Any]:
     """What the cache records of OSM data: how it was made, and for which area it is complete."""
-    return {"form": form, "area": json.loads(shapely.to_geojson(area))}
-
-
-def covers(entry: Entry, area: Area) -> bool:
-    """Whether OSM data of the cache is known to be complete for an area."""
-    try:
-        held = shapely.from_geojson(json.dumps(entry.details.get("area")))
-        return bool(held.covers(area))
-    except (GEOSException, AttributeError):
-        return False  # registered files do not say it
+    return {"form": form, **area_details(area)}
 
 
 # What is here
@@ -195,14 +186,23 @@ def _command(place: Place) -> str:
 # Downloads
 
 
-def _headers(extract: Extract, network: Network) -> Mapping[str, str]:
-    """What the server tells of an extract without sending it; empty where it does not answer."""
+def _announced_size(extract: Extract, network: Network) -> int | None:
+    """Bytes of an extract as its server tells them, None where it does not."""
     try:
-        with network.open(extract.address, method="HEAD", what=_described(extract)) as response:
-            return response.headers
+        length = _headers(extract, network).get("Content-Length", "")
     except UnavailableError as error:
+        if isinstance(error.__cause__, requests.ConnectionError):
+            raise  # where the extract cannot be had either
         logger.info("%s", error)
-        return {}
+        return None
+    return int(length) if length.isdigit() else None
+
+
+def _headers(extract: Extract, network: Network) -> Mapping[str, str]:
+    """What the server tells of an extract without sending it."""
+    what = f"the OSM extract {_described(extract)}"
+    with network.open(extract.address, method="HEAD", what=what) as response:
+        return response.headers
 
 
 def _verified_date(path: Path, extract: Extract, what: str, network: Network) -> str | None:
@@ -216,10 +216,10 @@ def _verified_date(path: Path, extract: Extract, what: str, network: Network) ->
             f"{what} cannot be used: what was sent is no OSM PBF file; try again later, "
             "or another mirror"
         ) from error
-    modified = "" if timestamp else _headers(extract, network).get("Last-Modified", "")
     try:
+        modified = "" if timestamp else _headers(extract, network).get("Last-Modified", "")
         timestamp = timestamp or int(parsedate_to_datetime(modified).timestamp())
-    except ValueError:
+    except (ValueError, UnavailableError):
         logger.info("%s does not tell its date", what)
     return iso_date(timestamp)
 

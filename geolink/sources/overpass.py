@@ -15,9 +15,10 @@ from geolink.errors import ConfigError, UnavailableError
 from geolink.grid import WGS84, reproject_bounds
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache, Entry
+from geolink.sources.entries import covers
 from geolink.sources.network import Network
 from geolink.sources.osm import ATTRIBUTION, LICENCE, READ_MARGIN
-from geolink.sources.osm_fetch import covers, osm_details
+from geolink.sources.osm_fetch import osm_details
 from geolink.sources.pbf import iso_date, write_pbf
 from geolink.sources.places import Place
 

@@ -7,9 +7,11 @@ masks and overviews included, whatever the catalogue says or does not say of the
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -23,7 +25,7 @@ from geolink.errors import InputError, UnavailableError
 from geolink.grid import WGS84, GridSpec, reproject
 from geolink.sources.base import SourceInfo
 from geolink.sources.chunks import Pixels
-from geolink.sources.network import USER_AGENT, Network
+from geolink.sources.network import CONNECT_S, USER_AGENT, Network
 from geolink.sources.raster_checks import describe
 from geolink.sources.raster_files import REMOTE, RasterFile
 from geolink.sources.warping import OpenFiles, warp
@@ -32,6 +34,8 @@ from geolink.sources.warping import OpenFiles, warp
 _CLEAR_CLASSES = (2, 4, 5, 6, 7, 11)
 _LAYERS = 8.0  # scenes looked at for one chunk; a scene over half of it counts half
 _EMPTY, _UNCLEAR, _CLEAR = 0, 1, 2  # what a pixel has so far
+
+T = TypeVar("T")
 
 Values = NDArray[np.generic]
 Mask = NDArray[np.bool_]
@@ -101,6 +105,7 @@ class SceneMosaic:
     def __init__(self, scenes: Sequence[Scene], credit: Credit, network: Network) -> None:
         self.scenes = tuple(scenes)
         self._credit = credit
+        self._network = network
         self._options = _gdal_options(network)
         self._footprints = np.array([scene.footprint for scene in scenes], dtype=object)
         self._files = OpenFiles()
@@ -121,7 +126,7 @@ class SceneMosaic:
             UnavailableError: it cannot be read.
         """
         with rasterio.Env(**self._options), _failures_named(scene, scene.assets[0]):
-            return self._described(scene.assets[0], _bands(scene))[0].gsd
+            return self._described(scene, scene.assets[0], _bands(scene))[0].gsd
 
     def read(self, grid: GridSpec) -> Pixels:
         """Pixels of `grid`, of the scenes' own data type.
@@ -169,23 +174,48 @@ class SceneMosaic:
     ) -> tuple[Values, Mask]:
         """Values (bands, height, width) of one file, and where they are valid."""
         with _failures_named(scene, address):
-            rasters = self._described(address, bands)  # two where it crosses the antimeridian
+            rasters = self._described(
+                scene, address, bands
+            )  # two where it crosses the antimeridian
             values = np.zeros((len(rasters[0].bands), *grid.shape), dtype=rasters[0].dtype)
             valid = np.zeros(grid.shape, dtype=bool)
             for raster in rasters:
                 if raster.meets(grid):
-                    more, found = warp(raster, grid, self._files, resampling=resampling)
+                    read = partial(warp, raster, grid, self._files, resampling=resampling)
+                    more, found = self._patiently(scene, address, read)
                     found &= ~valid
                     values[:, found] = more[:, found]
                     valid |= found
         return values, valid
 
-    def _described(self, address: str, bands: tuple[int, ...] | None) -> list[RasterFile]:
+    def _described(
+        self, scene: Scene, address: str, bands: tuple[int, ...] | None
+    ) -> list[RasterFile]:
         """Records of a file, made once; one at a time, since checks silence warnings globally."""
         with self._lock:
             if address not in self._rasters:
-                self._rasters[address] = describe(REMOTE + address, bands)[0]
+                read = partial(describe, REMOTE + address, bands)
+                self._rasters[address], _ = self._patiently(scene, address, read)
             return self._rasters[address]
+
+    def _patiently(self, scene: Scene, address: str, read: Callable[[], T]) -> T:
+        """What `read` returns; where it fails, its server says when to try again.
+
+        GDAL does not hear for how long a busy server wants to be left alone, nor tell why it could
+        not read a block. Our network asks for one byte: it waits as it is told, and says what is
+        wrong.
+        """
+        for _ in range(self._network.retries):
+            try:
+                return read()
+            except InputError as error:
+                if error.__cause__ is None:  # it was read, and is of no use
+                    raise
+            self._files.forget()
+            head = {"Range": "bytes=0-0"}
+            with self._network.open(address, what=f"the scene {scene.name}", headers=head):
+                pass
+        return read()
 
 
 class _Canvas:
@@ -239,12 +269,12 @@ def _gdal_options(network: Network) -> dict[str, object]:
         "GDAL_INGESTED_BYTES_AT_OPEN": 32768,  # the header in one request
         "GDAL_NUM_THREADS": 2,  # makes the driver ask for all blocks of a window, and only these
         "GDAL_HTTP_USERAGENT": USER_AGENT,
-        "GDAL_HTTP_CONNECTTIMEOUT": 5,
+        "GDAL_HTTP_CONNECTTIMEOUT": round(CONNECT_S),
         "GDAL_HTTP_LOW_SPEED_TIME": max(round(network.timeout_s), 1),
         "GDAL_HTTP_LOW_SPEED_LIMIT": 1,  # byte per second
         "GDAL_HTTP_MAX_RETRY": network.retries,
         "GDAL_HTTP_RETRY_DELAY": 0.5,
-        "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
+        "GDAL_HTTP_RETRY_CODES": "500,502,504",  # the others say when to come back
         "CPL_VSIL_CURL_NON_CACHED": REMOTE,  # failures are not remembered
     }
 

@@ -36,6 +36,10 @@ class OpenFiles(threading.local):
             self._open = lru_cache(_OPEN_FILES)(open_raster)
         return self._open(path, overview_level)
 
+    def forget(self) -> None:
+        """Closes all: a dataset that failed to read a block answers rubbish for it ever after."""
+        self._pid = 0
+
 
 def lattice_blocks(grid: GridSpec) -> Iterator[tuple[GridSpec, PixelWindow]]:
     """The fixed blocks that meet `grid`, each with its window in the pixels of `grid`.

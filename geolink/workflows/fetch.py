@@ -12,13 +12,13 @@ from geolink.files import replace_bytes
 from geolink.grid import Bounds
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache, Entry
+from geolink.sources.entries import covers
 from geolink.sources.gazetteer import find_place
 from geolink.sources.imagery import RasterImagery
 from geolink.sources.model_origins import parse_origin
 from geolink.sources.models import is_remote
 from geolink.sources.network import Network
 from geolink.sources.osm import extract_bounds
-from geolink.sources.osm_fetch import covers
 from geolink.sources.places import (
     SAMPLE_CITY,
     Place,
@@ -164,8 +164,8 @@ def fetch(
     started = time.monotonic()
     supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
     site = _locate(request, supply)
-    if request.overwrite:
-        _forget(request, site, supply.cache)
+    stale = _fetched(request, site, supply.cache) if request.overwrite else []
+    supply = replace(supply, cache=supply.cache.renewing(stale))
     wanted = take_stock(request, site, supply)
     entries = [] if site is None else _register(request, site, supply.cache)
     announce(wanted)
@@ -173,6 +173,7 @@ def fetch(
         bring_text_encoder(local_model(request.model, supply), supply)
         if site is not None:
             entries += gather(request, site, supply).entries
+            _remove_superseded(stale, entries, site.place, supply.cache)
     return FetchResult(
         place=None if site is None else site.place.name,
         entries=[*entries, *_model_entries(request, supply.cache)],
@@ -345,23 +346,26 @@ def _publish_area(place: Place, cache: Cache) -> Entry:
         return cache.publish("place", place.name, staging, source="registered", info=info)
 
 
-def _forget(request: FetchRequest, site: Site | None, cache: Cache) -> None:
-    """Removes what was fetched of a place, and the model, so that they are fetched again."""
+# Renewing
+
+
+def _fetched(request: FetchRequest, site: Site | None, cache: Cache) -> list[Entry]:
+    """What was fetched before and is to be fetched again."""
     if request.offline:
         raise ConfigError("--overwrite fetches again what is here, which --offline forbids")
-    stale = _model_entries(request, cache)
+    found = _model_entries(request, cache)
     if site is not None:
-        stale += [entry for entry in cache.entries() if _is_of(entry, site.place)]
-    for entry in stale:
-        if not entry.registered:
+        found += [entry for entry in cache.entries() if entry.kind in ("osm", "imagery")]
+    return [entry for entry in found if not entry.registered]
+
+
+def _remove_superseded(old: list[Entry], new: list[Entry], place: Place, cache: Cache) -> None:
+    """Removes older OSM data that would be taken in place of the new, as the smaller file."""
+    sizes = {entry.folder: entry.size for entry in new if entry.kind == "osm"}
+    for entry in old:
+        smaller = entry.folder not in sizes and entry.size <= max(sizes.values(), default=-1)
+        if entry.kind == "osm" and smaller and covers(entry, place.aoi):
             cache.remove(entry)
-
-
-def _is_of(entry: Entry, place: Place) -> bool:
-    """Whether fetched data serves a place."""
-    if entry.kind == "imagery":
-        return entry.name.startswith(place.name + FROM)
-    return entry.kind == "osm" and covers(entry, place.aoi)
 
 
 def _model_entries(request: FetchRequest, cache: Cache) -> list[Entry]:

@@ -11,7 +11,8 @@ import requests
 from geolink.errors import ConfigError, UnavailableError
 from geolink.grid import Bounds
 from geolink.sources.cache import Cache, Entry
-from geolink.sources.fetched_imagery import area_key
+from geolink.sources.entries import covers
+from geolink.sources.fetched_imagery import area_key, source_record
 from geolink.sources.gazetteer import find_place
 from geolink.sources.imagery import RasterImagery, open_imagery
 from geolink.sources.models import is_remote
@@ -138,33 +139,43 @@ def remote_spec(request: SourceRequest) -> RemoteImagery:
 
 
 def cached_imagery(request: SourceRequest, place: Place, cache: Cache) -> Entry | None:
-    """What the cache has of a place: what was registered, else what was last fetched.
+    """What the cache has of a place: what was registered, else what was fetched.
 
-    Only the source that the request names is looked for, where it names one, and only pixels that
-    are fine enough.
+    Fetched imagery serves every place that it covers, if it is of the source that the request
+    names and fine enough. Without a name, that is whatever was fetched for the place, else
+    Sentinel-2. What was fetched for the place itself comes first, then the newest.
     """
     if request.imagery is None:
         registered = cache.find("imagery", place.name)
         if registered is not None:
             return registered
-    wanted = f"{place.name}{FROM}" + ("" if request.imagery is None else imagery_text(request))
     found = [
         entry
         for entry in cache.entries()
-        if entry.kind == "imagery"
-        and not entry.problem
-        and (entry.name == wanted or (request.imagery is None and entry.name.startswith(wanted)))
-        and _serves(entry, request, place)
+        if entry.kind == "imagery" and not entry.problem and _serves(entry, request, place)
     ]
-    return max(found, key=lambda entry: entry.fetched, default=None)
+    return max(found, key=lambda entry: (_is_of(entry, place), entry.fetched), default=None)
+
+
+def _is_of(entry: Entry, place: Place) -> bool:
+    """Whether imagery was fetched for a place."""
+    return entry.name.startswith(place.name + FROM)
 
 
 def _serves(entry: Entry, request: SourceRequest, place: Place) -> bool:
-    """Whether fetched imagery is of the place's area, and fine enough."""
+    """Whether fetched imagery is of the right source, covers a place, and is fine enough."""
     asked, gsd = entry.details.get("request"), entry.details.get("gsd")
-    if not isinstance(asked, dict) or asked.get("area") != area_key(place.aoi):
+    if not isinstance(asked, dict):
+        return False  # registered
+    own = _is_of(entry, place)
+    any_source = own and request.imagery is None
+    if not any_source and asked.get("source") != source_record(remote_spec(request)):
         return False
-    return request.gsd is None or (isinstance(gsd, int | float) and gsd <= request.gsd)
+    if asked.get("area") != area_key(place.aoi) and not covers(entry, place.aoi):
+        return False
+    if request.gsd is None:  # the source's own pixels, or what the user chose for this place
+        return own or asked.get("gsd") is None
+    return isinstance(gsd, int | float) and gsd <= request.gsd
 
 
 # Without the network

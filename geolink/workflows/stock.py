@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from geolink.errors import UnavailableError
 from geolink.sources.base import SourceInfo
+from geolink.sources.entries import covers
 from geolink.sources.fetched_imagery import checked_terms, plan_imagery
 from geolink.sources.imagery import open_imagery
 from geolink.sources.model_origins import parse_origin
 from geolink.sources.models import is_remote
 from geolink.sources.osm import ATTRIBUTION, LICENCE, extract_timestamp, iso_date
-from geolink.sources.osm_fetch import covers, plan_osm
+from geolink.sources.osm_fetch import plan_osm
 from geolink.workflows.request import SourceRequest
 from geolink.workflows.site import (
     NO_OSM,

@@ -251,6 +251,11 @@ def test_a_hub_that_fails(hub, fetch, cache, pattern, fault, message):
     assert fetch("hf:owner/ours").read_bytes() == WEIGHTS
 
 
+def test_the_hub_is_asked_for_nothing_else(hub, fetch):
+    fetch("hf:owner/ours")
+    assert all("owner/ours" in path for path in hub.paths())
+
+
 def test_a_hub_that_is_not_there(fetch, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://me:s3cret@127.0.0.1:9")
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9 cannot be reached") as caught:

@@ -341,6 +341,9 @@ def test_an_unknown_size_is_asked_for(mirror: FileServer, cache: Cache) -> None:
     assert mirror.paths("GET") == []
     mirror.fail(HELSINKI, NOT_FOUND)
     assert plan_osm(CENTRE, cache=cache, network=ONLINE).size_bytes is None
+    mirror.stop()
+    with pytest.raises(UnavailableError, match=r"extract Helsinki .* cannot be reached"):
+        plan_osm(CENTRE, cache=cache, network=ONLINE)
 
 
 def test_what_is_here_costs_nothing(mirror: FileServer, cache: Cache) -> None:

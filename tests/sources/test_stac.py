@@ -1,4 +1,5 @@
 import json
+import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -20,10 +21,10 @@ from scenes import (
     pixels_at,
     write_cog,
 )
-from servers import BROKEN, BUSY, CUT, HTML, NOT_FOUND, WRONG_BYTES, StacServer, slow
+from servers import BROKEN, BUSY, CUT, HTML, NOT_FOUND, WRONG_BYTES, Fault, StacServer, slow
 
 from geolink.errors import UnavailableError
-from geolink.grid import WGS84, Bounds, reproject_bounds, utm_crs
+from geolink.grid import WGS84, Bounds, PixelWindow, reproject_bounds, utm_crs
 from geolink.sources.network import Network
 from geolink.sources.specs import StacImagery, parse_imagery
 from geolink.sources.stac import dated, plan_stac
@@ -426,6 +427,21 @@ def test_what_fails_in_passing_is_repeated(server, tmp_path, fault):
     server.fail("/search", fault, times=1)
     _, found = read(server)
     assert found.valid.all()
+
+
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(server, tmp_path):
+    rgb = noise(1)
+    add_scene(server, tmp_path, "a", rgb, classes(), date="2025-06-01", cloud_cover=1.0)
+    found = plan(server)
+    whole = found.grid.subgrid(found.windows[0])
+    here = whole.subgrid(PixelWindow(0, 0, 64, 64))
+    there = whole.subgrid(PixelWindow(200, 200, 64, 64))
+    found.pixels.read(here)  # the file is open now, and fails where a block is read
+    server.fail("*TCI.tif", Fault(429, {"Retry-After": "3"}))
+    relief = threading.Timer(2.0, server.heal)
+    relief.start()
+    np.testing.assert_array_equal(found.pixels.read(there).values, rgb[:, *pixels_at(there)])
+    relief.join()
 
 
 def test_a_file_with_other_bands_is_told(server, tmp_path):

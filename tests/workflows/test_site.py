@@ -8,9 +8,11 @@ from shapely import box
 from geolink.errors import ConfigError, UnavailableError
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache
-from geolink.sources.fetched_imagery import area_key
+from geolink.sources.entries import area_details
+from geolink.sources.fetched_imagery import area_key, source_record
 from geolink.sources.network import Network
 from geolink.sources.places import Place
+from geolink.sources.specs import parse_imagery
 from geolink.workflows.request import FetchRequest, PredictRequest
 from geolink.workflows.site import (
     FROM,
@@ -35,7 +37,9 @@ def imagery_of(cache, source, *, area=AREA, gsd=10.0):
     name = f"town{FROM}{source}"
     with cache.staging("imagery", name) as staging:
         (staging / "imagery.vrt").write_text(source)
-        details = {"request": {"area": area_key(area), "gsd": None}, "gsd": gsd}
+        asked = {"source": source_record(parse_imagery(source)), "gsd": None}
+        asked |= {"area": area_key(area)}
+        details = {"request": asked, "gsd": gsd, **area_details(area)}
         info = SourceInfo(source)
         cache.publish("imagery", name, staging, source=source, info=info, details=details)
 
@@ -58,9 +62,27 @@ def test_cached_imagery_serves_what_it_is_fit_for(supply, settings, found):
     assert (entry and entry.info.description) == found
 
 
-def test_another_place_is_another_place(supply):
+INNER = box(24.942, 60.162, 24.944, 60.164)
+
+
+@pytest.mark.parametrize(
+    ("settings", "area", "found"),
+    [
+        ({}, INNER, "sentinel2"),
+        ({"imagery": "sentinel2"}, INNER, "sentinel2"),
+        ({"imagery": "sentinel2:2025-01-01/2025-02-01"}, INNER, None),
+        ({"gsd": 20.0}, INNER, "sentinel2"),
+        ({"gsd": 5.0}, INNER, None),
+        ({}, box(24.942, 60.162, 24.944, 60.19), None),
+    ],
+    ids=str,
+)
+def test_imagery_serves_what_it_covers(supply, settings, area, found):
     imagery_of(supply.cache, "sentinel2")
-    assert cached_imagery(FetchRequest(city="tow"), Place("tow", AREA), supply.cache) is None
+    imagery_of(supply.cache, "xyz:https://a.org/{z}/{x}/{y}@14")
+    request = FetchRequest(city="block", **settings)
+    entry = cached_imagery(request, Place("block", area), supply.cache)
+    assert (entry and entry.info.description) == found
 
 
 @pytest.mark.parametrize(
