@@ -3,13 +3,16 @@
     python benchmarks/scale.py                            # 1,024 to 4,096 pixels a side, minutes
     python benchmarks/scale.py --sides 4096 16384 65536   # an hour of one core
 
-Times and measures the half of `geolink predict` that makes the map: blending, sieving, outlines,
-statistics, class raster and GeoPackage, each size in a process of its own. No model runs: where it
-would have left the scores of a tile on disk, a cheap stand-in computes them from the place of the
-tile, smooth waves for each class, which give zones of about 10,000 pixels. Above `--whole` pixels a
-side the area is sparse: squares along the diagonal of the map that add up to `--whole` squared.
+Runs what `geolink predict` does with a scene: tiles are read, scored and kept, then blended,
+sieved, outlined and written, each size in a process of its own. The picture is made up from smooth
+waves that give zones of about 10,000 pixels, and so are the scores, which a stand-in tells from the
+colours; it runs an untrained ViT-tiny beside that, on one tile in so many (`--model-every`), since
+its memory counts and its time does not. Above `--whole` pixels a side the area is sparse: squares
+along the diagonal of the map that add up to `--whole` squared.
+
 Times are seconds of CPU, so that other work on the machine counts little; memory is the peak of
-what the process holds (VmHWM), beside what it held with all libraries imported.
+what the process holds (VmHWM), beside what it held with all libraries imported; disk is the most
+that the work folder held, beside what `--dry-run` would say.
 """
 
 import argparse
@@ -19,65 +22,96 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import rasterio
 import shapely
+import torch
 from numpy.typing import NDArray
 from pyproj import CRS
+from torch import Tensor
 
+from geolink.config import ModelConfig
 from geolink.grid import Bounds, GridSpec
 from geolink.legend import UFZ
+from geolink.models.geolink import GeoLink
 from geolink.models.heads import STRIDE
-from geolink.mosaic import TileResult, TileStore
+from geolink.mosaic import TileStore
+from geolink.samples import normalise
+from geolink.sources.base import ImageTile, SourceInfo
 from geolink.sources.places import Place
 from geolink.tiles import TilePlan
+from geolink.workflows.inference import (
+    PreparedTile,
+    TileScorer,
+    fill_store,
+    prepare_tile,
+    scored,
+)
 from geolink.workflows.mapping import work_bytes
-from geolink.workflows.outputs import write_outputs
+from geolink.workflows.outputs import GDAL_CACHE, write_outputs
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.scene import TILE_SIDE, Scene
+from geolink.workflows.stages import StageClock
 
 CRS_35N = CRS.from_epsg(32635)
 WAVES = 6  # per class
 WAVELENGTHS = (150.0, 900.0)  # pixels
 SQUARE = 1024  # pixels a side of the parts of a sparse area
+GREY = 255 // len(UFZ)  # from the colour of a class to that of the next
 
 
-@dataclass(frozen=True)
-class MadeScores(TileStore):
-    """A store whose tiles are computed when they are asked for; simulated, not of a model."""
+class MadeImagery:
+    """Pixels that are computed from their place: grey by class, none outside the area."""
 
-    plan: TilePlan | None = None
-    area: shapely.Geometry | None = None
+    info = SourceInfo("waves", simulated=True)
 
-    @cached_property
-    def _wave(self) -> NDArray[np.float64]:
-        """(3, classes, waves) rows per radian, columns per radian, and phase."""
+    def __init__(self, area: shapely.Geometry) -> None:
         rng = np.random.default_rng(7)
-        length = rng.uniform(*WAVELENGTHS, (self.classes, WAVES)) / (2 * np.pi)
-        angle, phase = rng.uniform(0, 2 * np.pi, (2, self.classes, WAVES))
-        return np.stack([np.cos(angle) / length, np.sin(angle) / length, phase])
+        length = rng.uniform(*WAVELENGTHS, (len(UFZ), WAVES)) / (2 * np.pi)
+        angle, self._phase = rng.uniform(0, 2 * np.pi, (2, len(UFZ), WAVES))
+        self._down, self._right = np.cos(angle) / length, np.sin(angle) / length
+        self._boxes = shapely.bounds(shapely.get_parts(area))
 
-    @cached_property
-    def _wanted(self) -> frozenset[int]:
-        return frozenset(cast(TilePlan, self.plan).tiles_in(self.area).tolist())
+    def read(self, grid: GridSpec) -> ImageTile:
+        """Pixels of a grid."""
+        x = grid.west + grid.gsd * (np.arange(grid.width) + 0.5)
+        y = grid.north - grid.gsd * (np.arange(grid.height) + 0.5)
+        valid = np.zeros(grid.shape, bool)
+        for west, south, east, north in self._boxes:
+            valid |= ((y > south) & (y < north))[:, None] & (x > west) & (x < east)
+        if not valid.any():
+            return ImageTile(np.zeros((3, *grid.shape), np.uint8), valid)
+        rows = np.exp(1j * (self._down * y[::STRIDE, None, None] + self._phase))
+        cols = np.exp(1j * (self._right * x[::STRIDE, None, None]))
+        classes = np.einsum("rcw,scw->crs", rows, cols).real.argmax(axis=0)
+        grey = (classes * GREY).astype(np.uint8).repeat(STRIDE, 0).repeat(STRIDE, 1)
+        grey = np.where(valid, grey[: grid.height, : grid.width], 0)
+        return ImageTile(np.stack([grey] * 3), valid)
 
-    def get(self, tile_id: int) -> TileResult | None:
-        """Scores of a tile of the area."""
-        if tile_id not in self._wanted:
-            return None
-        window = cast(TilePlan, self.plan).window(tile_id)
-        steps = np.arange(self.side // STRIDE) * STRIDE
-        down, right, phase = self._wave
-        rows = np.exp(1j * (down * (window.row_off + steps[:, None, None]) + phase))
-        cols = np.exp(1j * (right * (window.col_off + steps[:, None, None])))
-        logits = 2 * np.einsum("rcw,scw->crs", rows, cols).real
-        odds = np.exp(np.stack([logits, 0.8 * logits]))
-        scores = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float16)
-        return TileResult(scores, np.ones((self.side, self.side), bool))
+
+class Scorer(TileScorer):
+    """Scores by colour; the model runs on some tiles, and what it says is thrown away."""
+
+    def __init__(self, every: int) -> None:
+        self._every, self._seen = every, 0
+        super().__init__(GeoLink(ModelConfig()), torch.device("cpu"))
+
+    def __call__(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
+        """See `TileScorer`."""
+        for tile in tiles:
+            if self._every and self._seen % self._every == 0:
+                image = normalise(cast(Tensor, tile.image).numpy())
+                super().__call__([PreparedTile(tile.id, tile.result, image)])
+            self._seen += 1
+        grey = np.stack([cast(Tensor, tile.image).numpy()[0] for tile in tiles])
+        classes = grey[:, ::STRIDE, ::STRIDE] // GREY
+        one_hot = np.eye(len(UFZ), dtype=np.float32)[classes].transpose(0, 3, 1, 2)
+        with_osm, without = (share * one_hot + (1 - share) / len(UFZ) for share in (0.8, 0.7))
+        return np.stack([with_osm, without], axis=1).astype(np.float16)
 
 
 def area_of(side: int, whole: int, grid: GridSpec) -> shapely.Geometry:
@@ -89,44 +123,56 @@ def area_of(side: int, whole: int, grid: GridSpec) -> shapely.Geometry:
     return shapely.union_all(shapely.box(west, north - SQUARE, west + SQUARE, north))
 
 
-def measure(side: int, whole: int, folder: Path) -> dict[str, float]:
+def measure(side: int, whole: int, every: int, folder: Path) -> dict[str, float]:
     """Make a map of `side` by `side` pixels of one metre, and say what it took."""
     bounds = Bounds(300_000.0, 6_600_000.0 - side, 300_000.0 + side, 6_600_000.0)
     grid = GridSpec.from_bounds(CRS_35N, bounds, 1.0)
     plan = TilePlan(grid, TILE_SIDE, TILE_SIDE // 4)
     area = area_of(side, whole, grid)
+    start, before = time.process_time(), peak_bytes()
     tiles = plan.tiles_in(area).tolist()
-    place = cast(Place, None)  # not asked for any more, and so the sources
-    scene = Scene(place, area, grid, plan, tiles, cast(Any, None), None, (), 1.0)
-    store = MadeScores(
-        folder / ".map.gpkg.work", "0" * 32, len(UFZ), TILE_SIDE, plan=plan, area=area
-    )
+    imagery = MadeImagery(area)
+    scene = Scene(cast(Place, None), area, grid, plan, tiles, imagery, None, (), 1.0)
+    store = TileStore(folder / ".map.gpkg.work", "0" * 32, len(UFZ), TILE_SIDE)
     store.path.mkdir(parents=True)
     request = PredictRequest(city="made", out=folder / "map.gpkg", raster=folder / "map.tif")
-    watch = DiskWatch(folder)
     metadata = {"title": "made", "simulated_imagery": True}
-    start, before = time.process_time(), peak_bytes()
-    with watch:
+    clock = StageClock(1)
+    score = partial(
+        scored,
+        prepare=partial(
+            prepare_tile, plan=plan, imagery=imagery, graphs=None, pixels_of=torch.from_numpy
+        ),
+        scorer=Scorer(every),
+        batch_size=8,
+        workers=1,
+        clock=clock,
+    )
+    watch = DiskWatch(folder)
+    with watch, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+        fill_store(tiles, score, store, lambda *_: None)
+        tiled = peak_bytes()
         zones, _ = write_outputs(
             request, scene, store, UFZ, metadata, folder / "map.gpkg", lambda *_: None
         )
-    seconds = time.process_time() - start
     outputs = sum((folder / name).stat().st_size for name in ("map.gpkg", "map.tif"))
     return {
         "side": side,
         "megapixels": area.area / 1e6,
+        "tiles": len(tiles),
         "zones": len(zones),
-        "seconds": seconds,
+        "seconds": time.process_time() - start,
         "before_mb": before / 1e6,
+        "tiles_mb": tiled / 1e6,
         "peak_mb": peak_bytes() / 1e6,
         "disk_mb": watch.most / 1e6,
         "outputs_mb": outputs / 1e6,
-        "planned_mb": work_bytes(grid, 0, TILE_SIDE, 0) / 1e6,
+        "planned_mb": work_bytes(grid, len(tiles), TILE_SIDE, len(UFZ)) / 1e6,
     }
 
 
 class DiskWatch:
-    """The most bytes that a folder held during a `with` block, looked at twice a second."""
+    """The most bytes that a folder took on the disk during a `with` block."""
 
     def __init__(self, folder: Path) -> None:
         self.most = 0
@@ -141,14 +187,16 @@ class DiskWatch:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._over.wait(0.5):
-            total = 0
+        pause = 0.5
+        while not self._over.wait(pause):
+            start, total = time.monotonic(), 0
             for path in self._folder.rglob("*"):
                 try:
-                    total += path.stat().st_size
+                    total += path.stat().st_blocks * 512
                 except FileNotFoundError:  # renamed or removed meanwhile
                     continue
             self.most = max(self.most, total)
+            pause = max(0.5, 20 * (time.monotonic() - start))  # looking is not to cost much
 
 
 def peak_bytes() -> int:
@@ -160,28 +208,35 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Measure each size in a fresh process, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=cast(str, __doc__).split("\n")[0])
     parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048, 4096])
     parser.add_argument("--whole", type=int, default=16_384)
+    parser.add_argument("--model-every", type=int, default=16, help="0 leaves the model out")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure(arguments.one, arguments.whole, Path(folder))))
+            found: dict[str, Any] = measure(
+                arguments.one, arguments.whole, arguments.model_every, Path(folder)
+            )
+            print(json.dumps(found))
         return
     first: dict[str, float] = {}
-    print(" side     Mpx   zones  CPU s  s/Mpx | memory MB: start   peak  ratio", end="")
+    print(
+        " side     Mpx  tiles  zones  CPU s  s/Mpx | memory MB: start  tiles   peak  ratio", end=""
+    )
     print(" | disk MB: planned   used  outputs")
     for side in arguments.sides:
         command = [sys.executable, "-W", "ignore", __file__, "--one", str(side)]
-        command += ["--whole", str(arguments.whole)]
+        command += ["--whole", str(arguments.whole), "--model-every", str(arguments.model_every)]
         run = subprocess.run(command, check=True, capture_output=True, text=True)
         found = json.loads(run.stdout)
         first = first or found
         print(
-            f"{found['side']:5d} {found['megapixels']:7.1f} {found['zones']:7d} "
-            f"{found['seconds']:6.0f} {found['seconds'] / found['megapixels']:6.2f} | "
-            f"{found['before_mb']:16.0f} {found['peak_mb']:6.0f} "
+            f"{found['side']:5d} {found['megapixels']:7.1f} {found['tiles']:6d} "
+            f"{found['zones']:6d} {found['seconds']:6.0f} "
+            f"{found['seconds'] / found['megapixels']:6.2f} | "
+            f"{found['before_mb']:16.0f} {found['tiles_mb']:6.0f} {found['peak_mb']:6.0f} "
             f"{found['peak_mb'] / first['peak_mb']:6.2f} | "
             f"{found['planned_mb']:16.1f} {found['disk_mb']:6.1f} {found['outputs_mb']:8.1f}",
             flush=True,

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import geopandas as gpd
 import numpy as np
 import rasterio
 import shapely
@@ -24,7 +23,8 @@ from geolink.outlines import region_outlines
 from geolink.rasters import BLOCK_SIDE, burn
 from geolink.sieve import BLOCK_SIDE as SIEVE_SIDE
 from geolink.sieve import RegionGraph, merge_small, sieved_blocks
-from geolink.sources.entities import ENTITY_TYPES, OsmEntities
+from geolink.sources.entities import OsmEntities
+from geolink.sources.entity_table import EntityTable
 from geolink.zone_table import UNIT, Polygons, ZoneTable
 
 # Where an edge of the area crosses a shared border, both neighbours compute the crossing, and may
@@ -101,7 +101,7 @@ def add_statistics(
     read: Callable[[PixelWindow], Blend],
     *,
     legend: Legend,
-    entities: OsmEntities | None,
+    entities: OsmEntities | EntityTable | None,
 ) -> None:
     """Add to the zones of a table what the map and OSM say about each.
 
@@ -130,17 +130,9 @@ def add_statistics(
         window = _pixel_of(shapely.point_on_surface(polygons[0]), grid)
         sums = _block_sums(read(window), np.zeros((1, 1), np.int32), class_of)
         table.add_sums(np.array([zone]), sums)
-    trees = [] if entities is None else [_tree(entities.frame(kind)) for kind in ENTITY_TYPES]
-    for ids, polygons in table.batches():
-        counts = np.zeros(len(ids), np.int64)
-        for tree in trees:
-            of, _ = tree.query(polygons, predicate="intersects")
-            counts += np.bincount(of, minlength=len(ids))
-        table.set_objects(ids, counts)
-
-
-def _tree(frame: gpd.GeoDataFrame) -> STRtree:
-    return STRtree(frame.geometry.to_numpy())
+    if entities is not None:
+        for ids, polygons in table.batches():
+            table.set_objects(ids, entities.count_meeting(polygons))
 
 
 def _to_metres(xy: NDArray[np.float64], grid: GridSpec) -> NDArray[np.float64]:

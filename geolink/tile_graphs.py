@@ -1,7 +1,7 @@
 """Graphs of tiles whose objects are kept in tile units, as shards and pictures keep them."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import shapely
@@ -12,11 +12,11 @@ from torch_geometric.data import HeteroData
 from geolink.augment import UNIT, View
 from geolink.errors import DroppedEntitiesWarning
 from geolink.graphs.build import graph_from_arrays
-from geolink.graphs.tags import TagEncoder, encode_tags, tag_key
+from geolink.graphs.semantics import Semantics
+from geolink.graphs.tags import TagEncoder
 from geolink.sources.entities import ENTITY_TYPES, EntityType
 from geolink.sources.shard_files import TileObjects
 
-_CACHED_TAGS = 50_000  # distinct sets of tags; 77 MB of 384-d vectors
 _UNIT_BOX = shapely.box(*UNIT)
 _WHOLE = View()
 
@@ -38,7 +38,7 @@ class TileGraphs:
         coverage_side: int | None = None,
     ) -> None:
         self.coverage_side = coverage_side
-        self._semantics = _Semantics(encoder, key_counts)
+        self._semantics = Semantics(encoder, key_counts)
 
     def build(self, objects: TileObjects, view: View = _WHOLE) -> HeteroData:
         """The graph of the objects in a view of their tile.
@@ -78,35 +78,3 @@ def _number_objects(
         source = rows[kind][graph[kind].source.numpy()]
         graph[kind].source = torch.from_numpy(source)
         graph[kind].object = torch.from_numpy(of_row[source])
-
-
-class _Semantics:
-    """Features of tag sets, remembered: most objects of a corpus share few sets that matter."""
-
-    def __init__(self, encoder: TagEncoder, key_counts: Mapping[str, int]) -> None:
-        self._encoder = encoder
-        self._key_counts = key_counts
-        self._weighs: dict[str, bool] = {}
-        self._known: dict[tuple[tuple[str, str], ...], NDArray[np.float32]] = {}
-
-    def __call__(self, tags: Sequence[Mapping[str, str]]) -> NDArray[np.float32]:
-        """(N, D) as `encode_tags` gives them."""
-        keys = [self._telling(some) for some in tags]
-        fresh = [key for key in dict.fromkeys(keys) if key not in self._known]
-        if len(self._known) + len(fresh) > _CACHED_TAGS:
-            self._known.clear()
-            fresh = list(dict.fromkeys(keys))
-        if fresh:
-            vectors = encode_tags([dict(key) for key in fresh], self._encoder, self._key_counts)
-            self._known.update(zip(fresh, vectors, strict=True))
-        if not keys:
-            return np.zeros((0, self._encoder.dim), dtype=np.float32)
-        return np.stack([self._known[key] for key in keys])
-
-    def _telling(self, tags: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        """The tags that weigh anything; all of them where none does."""
-        weighs = self._weighs
-        for key in tags.keys() - weighs.keys():
-            weighs[key] = self._key_counts.get(tag_key(key), 1) > 1
-        telling = tuple(item for item in tags.items() if weighs[item[0]])
-        return telling or tuple(tags.items())

@@ -9,9 +9,11 @@ from shapely import STRtree, box
 from torch_geometric.data import HeteroData
 
 from geolink.graphs.build import graph_from_arrays
+from geolink.graphs.semantics import Semantics
 from geolink.graphs.tags import TagEncoder, encode_tags
 from geolink.grid import Bounds
 from geolink.sources.entities import ENTITY_TYPES, EntityType, OsmEntities
+from geolink.sources.entity_table import EntityTable
 
 
 class SceneGraphs:
@@ -75,6 +77,45 @@ class SceneGraphs:
             graph[kind].source = torch.from_numpy(source)
             graph[kind].object = torch.from_numpy(self.objects[kind][source])
         return graph
+
+
+class StoredGraphs:
+    """Builds the OSM graph of any tile of a scene whose entities are on disk.
+
+    The graphs are those of `SceneGraphs`, without the rows and numbers of objects in the scene.
+    Memory does not follow the scene. What is pickled is the path of the table, so that processes
+    share one.
+
+    Args:
+        table: all OSM entities of the scene.
+        encoder: turns tag strings into vectors.
+        key_counts: corpus count per tag key, the weights of the semantic mean.
+        coverage_side: as for `SceneGraphs`.
+    """
+
+    def __init__(
+        self,
+        table: EntityTable,
+        encoder: TagEncoder,
+        key_counts: Mapping[str, int],
+        *,
+        coverage_side: int | None = None,
+    ) -> None:
+        self._table = table
+        self._semantics = Semantics(encoder, key_counts)
+        self._coverage_side = coverage_side
+
+    def build(self, bounds: Bounds) -> HeteroData:
+        """The graph of one tile, as `geolink.build_graph` makes it."""
+        here = self._table.within(bounds)
+        frames = {kind: here.frame(kind) for kind in ENTITY_TYPES}
+        return graph_from_arrays(
+            {kind: frame.geometry.to_numpy() for kind, frame in frames.items()},
+            {kind: self._semantics(frame["tags"].tolist()) for kind, frame in frames.items()},
+            bounds,
+            identifiers={kind: frame["osm_id"].to_numpy() for kind, frame in frames.items()},
+            coverage_side=self._coverage_side,
+        )
 
 
 def _numbered(

@@ -15,6 +15,8 @@ from geolink.sources.base import SourceInfo
 EntityType = Literal["point", "line", "polygon"]
 ENTITY_TYPES: tuple[EntityType, ...] = ("point", "line", "polygon")
 
+_OSM_TYPE_ORDER = {"node": 0, "way": 1, "relation": 2}
+
 
 @dataclass(frozen=True)
 class OsmEntities:
@@ -66,3 +68,22 @@ class OsmEntities:
             mask[frame.sindex.query(box(*bounds), predicate="intersects")] = True
             masks[kind] = mask
         return self.select(masks)
+
+    def count_meeting(self, polygons: NDArray[np.object_]) -> NDArray[np.int64]:
+        """(n,) number of entities that intersect each polygon."""
+        counts = np.zeros(len(polygons), np.int64)
+        for kind in ENTITY_TYPES:
+            of, _ = self.frame(kind).sindex.query(polygons, predicate="intersects")
+            counts += np.bincount(of, minlength=len(polygons))
+        return counts
+
+
+def sorting_text(osm_id: str) -> str:
+    """What entities are sorted by: nodes, ways, relations, then features of other files, by number.
+
+    Texts compare alike in Python and in a database.
+    """
+    kind, _, number = osm_id.rpartition("/")
+    digits = number.lstrip("0") if number.isdecimal() else ""
+    order = _OSM_TYPE_ORDER.get(kind, 3)
+    return f"{order}{kind}/{len(digits):06}{digits}/{number}"

@@ -5,7 +5,7 @@ the area and not the file. Whatever cannot be used is left out, counted by reaso
 """
 
 import logging
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from geolink.errors import CRSError, InputError
 from geolink.grid import WGS84, Bounds, reproject_bounds, require_metric
 from geolink.sources.area_rules import is_area
 from geolink.sources.base import SourceInfo
-from geolink.sources.entities import EntityType, OsmEntities
+from geolink.sources.entities import EntityType, OsmEntities, sorting_text
 from geolink.sources.pbf import (
     extract_bounds,
     extract_timestamp,
@@ -41,6 +41,7 @@ __all__ = [
     "iso_date",
     "raw_objects",
     "read_osm",
+    "read_osm_parts",
     "sea_polygons",
 ]
 
@@ -60,7 +61,8 @@ AREA_RELATIONS = ("multipolygon", "boundary")
 NOT_TAGS_OF_RELATIONS = ("type", "members")
 
 _DIMENSION_TYPES: tuple[EntityType, ...] = ("point", "line", "polygon")
-_OSM_TYPE_ORDER = {"node": 0, "way": 1, "relation": 2}
+
+Dropped = dict[str, set[str]]  # ids of what is left out, by reason
 
 
 def read_osm(path: str | Path, bounds: Bounds, *, crs: CRS) -> OsmEntities:
@@ -84,41 +86,85 @@ def read_osm(path: str | Path, bounds: Bounds, *, crs: CRS) -> OsmEntities:
         InputError: the file is missing, truncated, or of a kind that cannot be read.
         CRSError: `crs` is not metric, or a layer of a vector file has no CRS.
     """
+    (entities,) = read_osm_parts(path, bounds, [bounds], crs=crs)
+    return entities
+
+
+def read_osm_parts(
+    path: str | Path, bounds: Bounds, parts: Iterable[Bounds], *, crs: CRS
+) -> Iterator[OsmEntities]:
+    """What `read_osm` finds, a part of the area at a time.
+
+    An entity that is found in several parts is the same in each. Together, parts that cover the
+    area hold all its entities, though not every part all those that reach into it.
+
+    Args:
+        path: as for `read_osm`.
+        bounds: the whole area, in `crs`.
+        parts: pieces of the area.
+        crs: as for `read_osm`.
+
+    Yields:
+        For each part the entities found there that meet the whole area; `dropped` counts those of
+        all parts so far.
+
+    Raises:
+        InputError, CRSError: as `read_osm`.
+    """
     path = Path(path)
     require_metric(crs)
     require_file(path)
-    dropped: Counter[str] = Counter()
-    if path.name.endswith(".pbf") and path.is_file():
-        frame, date = _read_pbf(path, bounds, crs, dropped)
-    else:
-        frame, date = _read_vector(path, bounds, crs, dropped), None
-    info = SourceInfo(path.name, date=date, licence=LICENCE, attribution=ATTRIBUTION)
-    return _entities(frame, bounds, info, dropped)
+    is_extract = path.name.endswith(".pbf") and path.is_file()
+    dropped: Dropped = {}
+    for part in parts:
+        if is_extract:
+            frame, date = _read_pbf(path, bounds, part, crs, dropped)
+        else:
+            frame, date = _read_vector(path, bounds, part, crs, dropped), None
+        info = SourceInfo(path.name, date=date, licence=LICENCE, attribution=ATTRIBUTION)
+        yield _entities(frame, bounds, info, dropped)
 
 
 # --- extracts -----------------------------------------------------------------------------------
 
 
 def _read_pbf(
-    path: Path, bounds: Bounds, crs: CRS, dropped: Counter[str]
+    path: Path, bounds: Bounds, part: Bounds, crs: CRS, dropped: Dropped
 ) -> tuple[gpd.GeoDataFrame, str | None]:
-    """Tagged objects around `bounds` in `crs`, and the date of the extract."""
+    """Tagged objects around `part` in `crs`, and the date of the extract."""
     parts, newest = [], 0
-    areas = _degree_boxes(bounds.buffered(READ_MARGIN), crs)
+    areas = _boxes(bounds, part, crs)
     # Read together, pyrosm gives the ways of a relation up to it, and a street with a bus route on
     # it would be gone with the route.
-    for area, relations in product(areas, (False, True)):
-        raw = raw_objects(path, area, relations=relations)
+    for (read, cut), relations in product(areas, (False, True)):
+        raw = raw_objects(path, read, relations=relations)
         if raw is None:
             continue
         newest = max(newest, int(raw["timestamp"].max()))
-        parts.append(
-            _metric_frame(_ways_and_relations(_raw_frame(raw), dropped), area, crs, dropped)
-        )
+        frame = _raw_frame(raw)
+        del raw  # a country is not to be held twice
+        parts.append(_metric_frame(_ways_and_relations(frame, dropped), cut, crs, dropped))
+        del frame
     frame = pd.concat(parts) if parts else _empty_frame(crs)
     # The two sides of the antimeridian may both return an object that lies on it.
     unique = ~frame.duplicated(["osm_id", "geometry"])
     return frame.loc[unique], iso_date(extract_timestamp(path) or newest)
+
+
+def _boxes(
+    bounds: Bounds, part: Bounds, crs: CRS, source: CRS = WGS84
+) -> list[tuple[Bounds, Bounds]]:
+    """Boxes to read a part of an area in, in the CRS of the source, with those to cut at."""
+    read, cut = (
+        _degree_boxes(box.buffered(READ_MARGIN), crs)
+        if source.is_geographic
+        else [reproject_bounds(box.buffered(READ_MARGIN), crs, source)]
+        for box in (part, bounds)
+    )
+    if len(cut) == 1:
+        return [(box, cut[0]) for box in read]
+    halves = {box.east == 180.0: box for box in cut}  # which side of the antimeridian
+    return [(box, halves[box.west > 0]) for box in read]
 
 
 def _degree_boxes(bounds: Bounds, crs: CRS) -> list[Bounds]:
@@ -139,7 +185,7 @@ def _raw_frame(raw: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(columns, geometry=raw.geometry.array, crs=WGS84)
 
 
-def _ways_and_relations(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFrame:
+def _ways_and_relations(frame: gpd.GeoDataFrame, dropped: Dropped) -> gpd.GeoDataFrame:
     """Ways turned into lines or polygons by the area rules, relations into polygons or nothing."""
     geometry = frame.geometry.to_numpy().copy()
     tags = frame["tags"].to_numpy().copy()
@@ -151,7 +197,7 @@ def _ways_and_relations(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.G
         geometry[i] = _relation_geometry(geometry[i], tags[i])
         tags[i] = {k: v for k, v in tags[i].items() if k not in NOT_TAGS_OF_RELATIONS}
     lost = is_relation & shapely.is_missing(geometry)
-    _count(dropped, "relation without an area of its own", lost)
+    _note(dropped, "relation without an area of its own", frame[lost])
     result = frame.assign(tags=tags)
     return result.set_geometry(gpd.GeoSeries(geometry, result.index, crs=frame.crs))[~lost]
 
@@ -181,12 +227,14 @@ def _relation_geometry(geometry: shapely.Geometry, tags: dict[str, str]) -> shap
 # --- vector files -------------------------------------------------------------------------------
 
 
-def _read_vector(path: Path, bounds: Bounds, crs: CRS, dropped: Counter[str]) -> gpd.GeoDataFrame:
-    """Features of all layers around `bounds`, in `crs`."""
+def _read_vector(
+    path: Path, bounds: Bounds, part: Bounds, crs: CRS, dropped: Dropped
+) -> gpd.GeoDataFrame:
+    """Features of all layers around `part`, in `crs`."""
     try:
         layers = pyogrio.list_layers(path)
         parts = [
-            _read_layer(path, str(name), bounds, crs, dropped)
+            _read_layer(path, str(name), bounds, part, crs, dropped)
             for name, geometry_type in layers
             if geometry_type is not None
         ]
@@ -201,26 +249,20 @@ def _read_vector(path: Path, bounds: Bounds, crs: CRS, dropped: Counter[str]) ->
 
 
 def _read_layer(
-    path: Path, layer: str, bounds: Bounds, crs: CRS, dropped: Counter[str]
+    path: Path, layer: str, bounds: Bounds, part: Bounds, crs: CRS, dropped: Dropped
 ) -> gpd.GeoDataFrame:
     info = pyogrio.read_info(path, layer=layer)
     if info["crs"] is None:
         raise CRSError(f"layer {layer!r} of {path} has no CRS; assign one (ogr2ogr -a_srs, QGIS)")
     source = CRS.from_user_input(info["crs"])
     parts = []
-    for area in _layer_boxes(bounds.buffered(READ_MARGIN), crs, source):
-        raw = pyogrio.read_dataframe(path, layer=layer, bbox=tuple(area), fid_as_index=True)
+    for read, cut in _boxes(bounds, part, crs, source):
+        raw = pyogrio.read_dataframe(path, layer=layer, bbox=tuple(read), fid_as_index=True)
         columns = {"osm_id": _feature_ids(raw, layer), "tags": frame_tags(raw)}
         geometry = shapely.force_2d(raw.geometry.to_numpy())
         frame = gpd.GeoDataFrame(columns, geometry=geometry, crs=source)
-        parts.append(_metric_frame(frame, area, crs, dropped))
+        parts.append(_metric_frame(frame, cut, crs, dropped))
     return pd.concat(parts)
-
-
-def _layer_boxes(bounds: Bounds, crs: CRS, source: CRS) -> list[Bounds]:
-    if source.is_geographic:
-        return _degree_boxes(bounds, crs)
-    return [reproject_bounds(bounds, crs, source)]
 
 
 def _feature_ids(frame: pd.DataFrame, layer: str) -> list[str]:
@@ -252,7 +294,7 @@ def _empty_frame(crs: CRS) -> gpd.GeoDataFrame:
 
 
 def _metric_frame(
-    frame: gpd.GeoDataFrame, area: Bounds, crs: CRS, dropped: Counter[str]
+    frame: gpd.GeoDataFrame, area: Bounds, crs: CRS, dropped: Dropped
 ) -> gpd.GeoDataFrame:
     """Usable rows in `crs`, polygons cut to `area` (in the frame's CRS)."""
     frame = _repaired(_tagged(_finite(frame, dropped), dropped), dropped)
@@ -261,24 +303,24 @@ def _metric_frame(
     return _repaired(frame, dropped)  # a hair's breadth may close or cross in another CRS
 
 
-def _finite(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFrame:
+def _finite(frame: gpd.GeoDataFrame, dropped: Dropped) -> gpd.GeoDataFrame:
     geometry = frame.geometry.to_numpy()
     missing = shapely.is_missing(geometry) | shapely.is_empty(geometry)
     coordinates, owner = shapely.get_coordinates(geometry, return_index=True)
     infinite = np.zeros(len(frame), dtype=bool)
     infinite[owner[~np.isfinite(coordinates).all(axis=1)]] = True
-    _count(dropped, "no geometry", missing)
-    _count(dropped, "coordinates that are not finite", infinite)
+    _note(dropped, "no geometry", frame[missing])
+    _note(dropped, "coordinates that are not finite", frame[infinite])
     return frame.loc[~(missing | infinite)]
 
 
-def _tagged(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFrame:
+def _tagged(frame: gpd.GeoDataFrame, dropped: Dropped) -> gpd.GeoDataFrame:
     bare = ~frame["tags"].map(bool).to_numpy(dtype=bool)
-    _count(dropped, "no tags", bare)
+    _note(dropped, "no tags", frame[bare])
     return frame.loc[~bare]
 
 
-def _repaired(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFrame:
+def _repaired(frame: gpd.GeoDataFrame, dropped: Dropped) -> gpd.GeoDataFrame:
     """Invalid geometries made valid; those that lose their dimension by it are dropped."""
     geometry = frame.geometry.to_numpy().copy()
     invalid = np.flatnonzero(~shapely.is_valid(geometry))
@@ -286,7 +328,7 @@ def _repaired(frame: gpd.GeoDataFrame, dropped: Counter[str]) -> gpd.GeoDataFram
         dimension = shapely.get_dimensions(geometry[i])
         geometry[i] = _of_dimension(shapely.make_valid(geometry[i]), dimension)
     broken = shapely.is_empty(geometry)
-    _count(dropped, "broken geometry", broken)
+    _note(dropped, "broken geometry", frame[broken])
     return frame.set_geometry(gpd.GeoSeries(geometry, frame.index, crs=frame.crs)).loc[~broken]
 
 
@@ -308,30 +350,25 @@ def _cut(geometry: gpd.GeoSeries, area: Bounds) -> gpd.GeoSeries:
 
 
 def _entities(
-    frame: gpd.GeoDataFrame, bounds: Bounds, info: SourceInfo, dropped: Counter[str]
+    frame: gpd.GeoDataFrame, bounds: Bounds, info: SourceInfo, dropped: Dropped
 ) -> OsmEntities:
     """Single-part rows that meet `bounds`, by type, in order."""
     frame = frame.explode(ignore_index=True)
     frame = frame.loc[frame.geometry.intersects(shapely.box(*bounds))]
-    order = sorted(range(len(frame)), key=[_order(i) for i in frame["osm_id"]].__getitem__)
+    order = sorted(range(len(frame)), key=[sorting_text(i) for i in frame["osm_id"]].__getitem__)
     frame = frame.iloc[order]
     dimensions = shapely.get_dimensions(frame.geometry.to_numpy())
     frames = {
         kind: frame.loc[dimensions == i].reset_index(drop=True)
         for i, kind in enumerate(_DIMENSION_TYPES)
     }
-    if dropped:
-        counts = ", ".join(f"{count} with {reason}" for reason, count in sorted(dropped.items()))
-        logger.info("%s: left out %s", info.description, counts)
-    return OsmEntities(**frames, info=info, dropped=dict(sorted(dropped.items())))
+    counts = {reason: len(ids) for reason, ids in sorted(dropped.items())}
+    if counts:
+        said = ", ".join(f"{count} with {reason}" for reason, count in counts.items())
+        logger.info("%s: left out %s", info.description, said)
+    return OsmEntities(**frames, info=info, dropped=counts)
 
 
-def _order(osm_id: str) -> tuple[int, str, int, str]:
-    """Nodes, ways, relations, then features of other files; each by number."""
-    kind, _, number = osm_id.rpartition("/")
-    return _OSM_TYPE_ORDER.get(kind, 3), kind, int(number) if number.isdecimal() else 0, number
-
-
-def _count(dropped: Counter[str], reason: str, mask: NDArray[np.bool_]) -> None:
-    if count := int(np.count_nonzero(mask)):
-        dropped[reason] += count
+def _note(dropped: Dropped, reason: str, frame: gpd.GeoDataFrame) -> None:
+    if len(frame):
+        dropped.setdefault(reason, set()).update(frame["osm_id"])

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from geolink.errors import ConfigError, GeolinkError
-from geolink.graphs.scene import SceneGraphs
+from geolink.graphs.scene import SceneGraphs, StoredGraphs
 from geolink.graphs.schema import NODE_TYPES
 from geolink.models.geolink import GeoLink
 from geolink.mosaic import TileResult, TileStatus, TileStore
@@ -78,7 +78,7 @@ def prepare_tile(
     tile: int,
     plan: TilePlan,
     imagery: ImageSource,
-    graphs: SceneGraphs | None,
+    graphs: SceneGraphs | StoredGraphs | None,
     pixels_of: Callable[[NDArray[np.uint8]], Tensor],
 ) -> PreparedTile:
     """Reads the image and builds the graph of one tile; a failure is a status, not an error.

@@ -1,22 +1,25 @@
 """From sources and a model to a map: the tiles are scored, joined, and written."""
 
+import logging
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import geopandas as gpd
-import torch
+import rasterio
 
 from geolink._version import __version__
 from geolink.checkpoint import ModelCard, load_model
 from geolink.config import Task
 from geolink.errors import CheckpointError, CoverageError, GeolinkError, InputError
 from geolink.files import file_identity, full_disk_named
-from geolink.graphs.scene import SceneGraphs
+from geolink.graphs.scene import SceneGraphs, StoredGraphs
 from geolink.grid import GridSpec
 from geolink.legend import UFZ, Legend
 from geolink.models.geolink import GeoLink
@@ -26,11 +29,14 @@ from geolink.samples import normalise
 from geolink.sources.base import SourceInfo
 from geolink.workflows.acquire import Materials, gather, local_model
 from geolink.workflows.inference import (
+    Scored,
     TileScorer,
+    fill_store,
+    pick_device,
     prepare_tile,
-    score_tiles,
+    scored,
 )
-from geolink.workflows.outputs import write_outputs
+from geolink.workflows.outputs import GDAL_CACHE, write_outputs
 from geolink.workflows.progress import Progress
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.results import ClassSummary, PredictPlan, PredictResult
@@ -40,11 +46,76 @@ from geolink.workflows.scene import (
     build_scene,
     lay_grid,
     tag_semantics,
+    with_osm_on_disk,
     working_gsd,
 )
 from geolink.workflows.site import Site, Supply, is_simulated
+from geolink.workflows.stages import StageClock, StageReport
 from geolink.workflows.stock import Need
 from geolink.workflows.work_folder import remove_work, work_folder
+
+logger = logging.getLogger(__name__)
+
+OSM_TABLE = "osm.sqlite"  # in the store's folder
+
+
+class Crew(Protocol):
+    """Who scores the tiles of a map; the scores are the same whoever does."""
+
+    @property
+    def device(self) -> str:
+        """The kind of device that runs the model: `cpu`, `cuda` or `mps`."""
+        ...
+
+    def scores(
+        self, request: PredictRequest, scene: Scene, model: GeoLink
+    ) -> Callable[[Sequence[int]], Iterable[Scored]]:
+        """What gives the results of tiles, each with its number, in any order."""
+        ...
+
+    @property
+    def stages(self) -> StageReport | None:
+        """How busy the stages were; None where that is not known."""
+        ...
+
+
+class LocalCrew:
+    """This process.
+
+    Args:
+        device: `auto`, `cuda`, `mps` or `cpu`.
+
+    Raises:
+        ConfigError: there is no such device on this machine.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = pick_device(device)
+        self._clock: StageClock | None = None
+
+    @property
+    def device(self) -> str:
+        """See `Crew`."""
+        return self._device.type
+
+    def scores(
+        self, request: PredictRequest, scene: Scene, model: GeoLink
+    ) -> Callable[[Sequence[int]], Iterable[Scored]]:
+        """See `Crew`."""
+        self._clock = StageClock(request.workers)
+        return partial(
+            scored,
+            prepare=tile_preparer(scene, model, offline=request.offline),
+            scorer=TileScorer(model, self._device),
+            batch_size=request.batch_size,
+            workers=request.workers,
+            clock=self._clock,
+        )
+
+    @property
+    def stages(self) -> StageReport | None:
+        """See `Crew`."""
+        return self._clock and self._clock.report()
 
 
 def draw_map(
@@ -53,28 +124,24 @@ def draw_map(
     model: GeoLink,
     out: Path,
     *,
-    device: torch.device,
+    crew: Crew,
     progress: Progress,
 ) -> PredictResult:
-    """Scores the tiles of a scene and writes everything that a request asks for.
+    """Lets a crew score the tiles of a scene and writes everything that a request asks for.
 
     Raises:
         InputError, CoverageError: the sources cannot be used, or miss the area.
         OutputError: an output cannot be written.
     """
     started = time.monotonic()
-    scene = build_scene(request, materials, model.card.gsd_range)
-    prepare = tile_preparer(scene, model, offline=request.offline)
-    store, _ = open_store(request, scene, model, out, device=device.type)
-    score_tiles(
-        scene.tiles,
-        prepare,
-        TileScorer(model, device),
-        store,
-        batch_size=request.batch_size,
-        workers=request.workers,
-        progress=progress,
-    )
+    scene = build_scene(request, materials, model.card.gsd_range, osm_on_disk=True)
+    store, _ = open_store(request, scene, model, out, device=crew.device)
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+        with _removed_on_failure(store.path):
+            scene = with_osm_on_disk(scene, materials.osm, store.path / OSM_TABLE)
+        fill_store(scene.tiles, crew.scores(request, scene, model), store, progress)
+    if crew.stages is not None:
+        logger.info("%s", crew.stages)
     if (problem := nothing_to_map(scene, store)) is not None:
         remove_work(out)
         raise problem
@@ -90,8 +157,21 @@ def draw_map(
         tiles=statuses,
         simulated=scene.imagery.info.simulated,
         seconds=time.monotonic() - started,
+        stages=crew.stages,
         metadata=metadata,
     )
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """Leave no folder behind whose making failed, nor an empty one around it."""
+    try:
+        yield
+    except GeolinkError:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()
+        raise
 
 
 def plan_map(
@@ -205,12 +285,14 @@ def open_store(
 
 def tile_preparer(scene: Scene, model: GeoLink, *, offline: bool) -> Callable[[int], Any]:
     """A function that reads the image and builds the graph of a tile, given its id."""
-    graphs = None
-    if scene.entities is not None:
+    graphs: SceneGraphs | StoredGraphs | None = None
+    if scene.osm is not None:
         encoder, counts = tag_semantics(model.card, offline=offline)
-        graphs = SceneGraphs(
-            scene.entities, encoder, counts, coverage_side=model.config.coverage_side
-        )
+        side = model.config.coverage_side
+        if scene.table is not None:
+            graphs = StoredGraphs(scene.table, encoder, counts, coverage_side=side)
+        elif scene.entities is not None:
+            graphs = SceneGraphs(scene.entities, encoder, counts, coverage_side=side)
     pixels_of = partial(normalise, mean=model.card.mean, std=model.card.std)
     return partial(
         prepare_tile, plan=scene.plan, imagery=scene.imagery, graphs=graphs, pixels_of=pixels_of
@@ -224,7 +306,7 @@ def map_title(place: str, *, simulated: bool) -> str:
 
 def scene_infos(scene: Scene) -> list[SourceInfo]:
     """Provenance of the imagery, then of OSM where it is used."""
-    return [scene.imagery.info, *([] if scene.entities is None else [scene.entities.info])]
+    return [scene.imagery.info, *([] if scene.osm is None else [scene.osm.info])]
 
 
 def describe(request: PredictRequest, scene: Scene, model: GeoLink) -> dict[str, Any]:
@@ -237,7 +319,7 @@ def describe(request: PredictRequest, scene: Scene, model: GeoLink) -> dict[str,
         "model": {"name": model.card.name, "sha256": model.card.sha256},
         "imagery": imagery,
         "osm": osm[0] if osm else None,
-        "dropped_entities": scene.entities.dropped if scene.entities is not None else {},
+        "dropped_entities": {} if scene.osm is None else scene.osm.dropped,
         "simulated_imagery": simulated,
         "crs": scene.grid.crs.to_string(),
         "gsd_m": scene.grid.gsd,

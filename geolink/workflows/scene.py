@@ -1,22 +1,28 @@
 """From a request to a scene: where it is, on which grid, and which sources cover it."""
 
+import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import shapely
 from pyproj import CRS
 from shapely import MultiPolygon, intersects
 from shapely.geometry.base import BaseGeometry
 
 from geolink.checkpoint import ModelCard
 from geolink.errors import CheckpointError, CoverageError
+from geolink.files import full_disk_named
 from geolink.graphs.tags import TableTagEncoder, TagEncoder
 from geolink.graphs.text_encoders import open_text_encoder
 from geolink.grid import WGS84, Bounds, GridSpec, reproject
 from geolink.sources.base import ImageSource
 from geolink.sources.cache import Cache
 from geolink.sources.entities import OsmEntities
+from geolink.sources.entity_table import EntityTable, keep_entities
 from geolink.sources.network import Network
-from geolink.sources.osm import read_osm
+from geolink.sources.osm import READ_MARGIN, read_osm, read_osm_parts
 from geolink.sources.places import Place
 from geolink.sources.sea import sea_polygons
 from geolink.sources.simulated import SimulatedImagery
@@ -26,6 +32,10 @@ from geolink.workflows.request import PredictRequest
 
 SIMULATED_GSD = 1.0
 TILE_SIDE = 224
+
+# An OSM file is read in parts of the area: bytes of it to a part, and metres a side at least, for
+# each is read with a margin and every reading runs through the whole file.
+_PART_BYTES, _LEAST_PART = 4_000_000, 4 * READ_MARGIN
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,10 @@ class Scene:
         plan: the tiling of the grid.
         tiles: ids of the tiles that meet the area.
         imagery: the pixels.
-        entities: OSM in the grid's CRS, None where OSM is not used.
+        entities: OSM in the grid's CRS, None where OSM is not used, or on disk.
         files: the files that the sources are read from.
         native_gsd: metres per pixel of the imagery itself.
+        table: OSM on disk, for scenes of any size.
     """
 
     place: Place
@@ -53,6 +64,12 @@ class Scene:
     entities: OsmEntities | None
     files: tuple[Path, ...]
     native_gsd: float
+    table: EntityTable | None = None
+
+    @property
+    def osm(self) -> OsmEntities | EntityTable | None:
+        """OSM, wherever it is held; None where it is not used."""
+        return self.table if self.entities is None else self.entities
 
     @property
     def around(self) -> Bounds:
@@ -78,16 +95,25 @@ def working_gsd(asked: float | None, native: float, supported: tuple[float, floa
     return float(f"{min(max(native, least), greatest):.2g}")
 
 
-def lay_grid(place: Place, gsd: float, overlap: float) -> tuple[GridSpec, TilePlan]:
-    """The grid of a place and its tiling; `overlap` is the share of a tile."""
+def lay_grid(
+    place: Place, gsd: float, overlap: float, *, side: int = TILE_SIDE
+) -> tuple[GridSpec, TilePlan]:
+    """The grid of a place and its tiling; `overlap` is the share of a tile of `side` pixels."""
     grid = GridSpec.from_bounds(place.crs, place.bounds_metric, gsd)
-    return grid, TilePlan(grid, TILE_SIDE, round(overlap * TILE_SIDE))
+    return grid, TilePlan(grid, side, round(overlap * side))
 
 
 def build_scene(
-    request: PredictRequest, materials: Materials, supported_gsd: tuple[float, float] | None
+    request: PredictRequest,
+    materials: Materials,
+    supported_gsd: tuple[float, float] | None,
+    *,
+    osm_on_disk: bool = False,
 ) -> Scene:
     """Lays the grid and the tiles of a place, and opens its sources.
+
+    With `osm_on_disk`, OSM is not read, but left to `with_osm_on_disk`; imagery that is rendered
+    from OSM needs it in memory all the same.
 
     Raises:
         InputError, CoverageError: an input cannot be used, or misses the area.
@@ -100,7 +126,8 @@ def build_scene(
     gsd = working_gsd(request.gsd, native, supported_gsd)
     grid, plan = lay_grid(place, gsd, request.overlap)
     around = around_grid(grid)
-    entities = None if osm is None else _read_entities(osm, around, crs)
+    osm_on_disk = osm_on_disk and raster is not None
+    entities = None if osm is None or osm_on_disk else _read_entities(osm, around, crs)
     imagery: ImageSource
     if raster is None:
         assert entities is not None  # see `locate`
@@ -111,9 +138,49 @@ def build_scene(
     return Scene(place, aoi, grid, plan, tiles, imagery, entities, materials.files, native)
 
 
-def _read_entities(osm: OsmFile, bounds: Bounds, crs: CRS) -> OsmEntities:
-    entities = read_osm(osm.path, bounds, crs=crs)
+def with_osm_on_disk(scene: Scene, osm: OsmFile | None, path: Path) -> Scene:
+    """The scene with its OSM in a table, which is made unless an earlier run has left it there.
+
+    An extract is read a part of the area at a time, so that memory follows the part.
+
+    Raises:
+        InputError: the file cannot be read.
+        OutputError: the table cannot be written.
+    """
+    if osm is None or scene.entities is not None:
+        return scene
+    if path.exists():
+        return replace(scene, table=EntityTable(path))
+    with full_disk_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        crs, parts = scene.grid.crs, _parts(scene, osm.path.stat().st_size)
+        found = read_osm_parts(osm.path, scene.around, parts, crs=crs)
+        table = keep_entities(path, (_described(part, osm) for part in found), crs)
+    return replace(scene, table=table)
+
+
+def _parts(scene: Scene, size: int) -> list[Bounds]:
+    """Pieces of what the tiles reach that hold about `_PART_BYTES` of an OSM file each."""
+    around = scene.around
+    count = math.sqrt(size / _PART_BYTES)
+    rows, cols = (
+        max(1, math.ceil(min(count, length / _LEAST_PART)))
+        for length in (around.height, around.width)
+    )
+    xs = np.linspace(around.west, around.east, cols + 1)
+    ys = np.linspace(around.south, around.north, rows + 1)
+    parts = [Bounds(w, s, e, n) for s, n in pairwise(ys.tolist()) for w, e in pairwise(xs.tolist())]
+    reach = shapely.buffer(scene.aoi, 2 * TILE_SIDE * scene.grid.gsd)
+    return [part for part in parts if intersects(reach, shapely.box(*part))]
+
+
+def _described(entities: OsmEntities, osm: OsmFile) -> OsmEntities:
+    """The entities with the provenance that is known of their file."""
     return entities if osm.info is None else replace(entities, info=osm.info)
+
+
+def _read_entities(osm: OsmFile, bounds: Bounds, crs: CRS) -> OsmEntities:
+    return _described(read_osm(osm.path, bounds, crs=crs), osm)
 
 
 def tag_semantics(card: ModelCard, *, offline: bool = False) -> tuple[TagEncoder, dict[str, int]]:
