@@ -1,9 +1,10 @@
 """One training example: image, OSM graph and labels of a tile, changed together."""
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -76,6 +77,12 @@ class SceneSampler:
             labels = WeakLabels(entities, sea=sea)
             self._givers = label_mask(entities)
         self.labels = labels
+
+    def with_imagery(self, imagery: ImageSource) -> Self:
+        """The same place with other pixels; shares graphs and labels."""
+        other = copy.copy(self)
+        other.imagery = imagery
+        return other
 
     def sample(self, grid: GridSpec) -> Sample:
         """The sample of one tile; where it has no image, it has no label either."""

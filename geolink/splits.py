@@ -209,33 +209,43 @@ def block_split(
 
 
 def city_split(
-    cities: Mapping[str, str], *, test: Sequence[str], validation_share: float = 0.1, seed: int = 0
+    cities: Mapping[str, str],
+    *,
+    test: Sequence[str],
+    validation: Sequence[str] = (),
+    validation_share: float = 0.1,
+    seed: int = 0,
 ) -> Split:
-    """Whole cities to test on; the others train, but for a random share that validates.
+    """Whole cities to test on; the others train, but for those, or a random share, that validate.
 
     Args:
         cities: city of each sample.
         test: cities to test on.
-        validation_share: share of the other cities' samples.
+        validation: cities to validate on; the state is then chosen for cities that are new to it.
+        validation_share: share of the other cities' samples, where no city is named.
         seed: of the draw.
 
     Raises:
-        InputError: a city is unknown, or no city is left to train on.
+        InputError: a city is unknown or named twice, or no city is left to train on.
     """
     known = sorted(set(cities.values()))
-    if unknown := sorted(set(test) - set(known)):
+    if twice := sorted(set(test) & set(validation)):
+        raise InputError(f"the city {twice[0]!r} cannot both test and validate; name it once")
+    if unknown := sorted({*test, *validation} - set(known)):
         raise InputError(f"there is no city {unknown[0]!r} in the data; it has {', '.join(known)}")
     tested = [key for key in cities if cities[key] in test]
-    others = _shuffled([key for key in cities if cities[key] not in test], seed)
+    others = _shuffled([key for key in cities if cities[key] not in (*test, *validation)], seed)
     if not others:
         raise InputError("no city is left to train on; test on fewer of them")
-    count = min(max(round(validation_share * len(others)), 1), len(others) - 1)
-    parts: dict[Part, list[str]] = {
-        "train": others[count:],
-        "validation": others[:count],
-        "test": tested,
-    }
-    return _checked(parts, (), f"test on {', '.join(sorted(test))}", seed)
+    method = f"test on {', '.join(sorted(test))}"
+    if validation:
+        method += f", validate on {', '.join(sorted(validation))}"
+        validated = [key for key in cities if cities[key] in validation]
+    else:
+        count = min(max(round(validation_share * len(others)), 1), len(others) - 1)
+        validated, others = others[:count], others[count:]
+    parts: dict[Part, list[str]] = {"train": others, "validation": validated, "test": tested}
+    return _checked(parts, (), method, seed)
 
 
 def few_shot(

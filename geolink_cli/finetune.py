@@ -11,7 +11,7 @@ from geolink_cli.messages import show
 from geolink_cli.summaries import finetuning_table
 from geolink_cli.training_view import training_view
 
-LABELS, LEARNING = "Labels", "Learning"
+LABELS, TILES, LEARNING = "Labels", "Tiles", "Learning"
 
 
 class Task(StrEnum):
@@ -29,6 +29,13 @@ class Mode(StrEnum):
     frozen = "frozen"
     full = "full"
     lora = "lora"
+
+
+class Appearance(StrEnum):
+    """How much the look of images changes from one epoch to the next."""
+
+    mild = "mild"
+    strong = "strong"
 
 
 class Weighting(StrEnum):
@@ -51,6 +58,14 @@ def finetune(
         str | None,
         typer.Option(metavar="A,B,...", help="Several cities.", rich_help_panel="Place"),
     ] = None,
+    extract: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="An OSM extract as a place with simulated imagery; repeatable.",
+            rich_help_panel="Place",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -65,7 +80,30 @@ def finetune(
     osm: options.OsmOpt = None,
     model: options.ModelOpt = "geolink-tiny",
     bands: options.BandsOpt = None,
-    gsd: options.GsdOpt = None,
+    gsd: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="M", help="Metres per pixel of tiles; repeatable.", rich_help_panel=TILES
+        ),
+    ] = None,
+    tile_side: Annotated[
+        int, typer.Option(metavar="PX", help="Side of a tile.", rich_help_panel=TILES)
+    ] = 224,
+    tiles: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tiles per place, scale and look, at most.", rich_help_panel=TILES
+        ),
+    ] = None,
+    looks: Annotated[
+        int, typer.Option(min=1, help="Looks of simulated imagery.", rich_help_panel=TILES)
+    ] = 1,
+    keep_samples: Annotated[
+        bool,
+        typer.Option(
+            "--keep-samples", help="Keep cut tiles for later epochs.", rich_help_panel=TILES
+        ),
+    ] = False,
     accept_imagery_terms: options.TermsOpt = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Run folder, which --model takes.")
@@ -82,6 +120,10 @@ def finetune(
     test_cities: Annotated[
         str | None,
         typer.Option(metavar="A,B,...", help="Cities to test on.", rich_help_panel=LEARNING),
+    ] = None,
+    validation_cities: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Cities to validate on.", rich_help_panel=LEARNING),
     ] = None,
     block: Annotated[
         float | None,
@@ -124,6 +166,15 @@ def finetune(
     augment: Annotated[
         bool, typer.Option(help="Turn, colour and hide OSM.", rich_help_panel=LEARNING)
     ] = True,
+    appearance: Annotated[
+        Appearance, typer.Option(help="How much looks change.", rich_help_panel=LEARNING)
+    ] = Appearance.mild,
+    drop_osm: Annotated[
+        float, typer.Option(help="Share of samples without OSM.", rich_help_panel=LEARNING)
+    ] = 0.15,
+    drop_image: Annotated[
+        float, typer.Option(help="Share of samples with a blank image.", rich_help_panel=LEARNING)
+    ] = 0.0,
     workers: Annotated[
         int, typer.Option(min=0, help="Processes that prepare data.", rich_help_panel=LEARNING)
     ] = 2,
@@ -162,6 +213,7 @@ def finetune(
     from geolink.training.finetuning import FinetuneSettings
     from geolink.training.labelled import Variation
     from geolink.workflows import finetune as workflow
+    from geolink.workflows.cutting import Cutting
 
     request = workflow.FinetuneRequest(
         task=task.value,
@@ -170,6 +222,7 @@ def finetune(
         aoi=aoi,
         boundary=boundary,
         cities=options.parse_names(cities),
+        extracts=tuple(extract or ()),
         data=data,
         labels=labels,
         column=label_column,
@@ -179,7 +232,9 @@ def finetune(
         osm=osm,
         model=model,
         bands=options.parse_bands(bands),
-        gsd=gsd,
+        gsd=gsd[0] if gsd and len(gsd) == 1 else None,
+        cutting=Cutting(tuple(gsd) if gsd and len(gsd) > 1 else (), looks, tiles, tile_side),
+        keep_samples=keep_samples,
         accept_imagery_terms=accept_imagery_terms,
         out=out,
         learning=FinetuneSettings(
@@ -188,12 +243,15 @@ def finetune(
         split=split or "",
         block_m=block,
         test_cities=options.parse_names(test_cities),
+        validation_cities=options.parse_names(validation_cities),
         fraction=fraction,
         epochs=epochs,
         batch_size=batch_size,
         rates=workflow.RATE_GRIDS[task.value] if rates == "grid" else options.parse_numbers(rates),
         patience=patience,
-        variation=Variation() if augment else None,
+        variation=Variation(appearance=appearance.value, no_osm=drop_osm, no_image=drop_image)
+        if augment
+        else None,
         workers=workers,
         save_every=save_every,
         resume=resume,

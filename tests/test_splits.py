@@ -222,3 +222,14 @@ def test_a_split_of_other_data_is_refused():
 
 def test_the_record_is_plain_json():
     assert json.loads(json.dumps(random_split(KEYS).to_dict()))["method"] == "random 50/10/40"
+
+
+def test_cities_can_validate():
+    cities = {key: ("oslo", "bern", "rome")[i % 3] for i, key in enumerate(KEYS)}
+    split = city_split(cities, test=["bern"], validation=["rome"])
+    parts = (split.train, split.validation, split.test)
+    assert [{cities[key] for key in part} for part in parts] == [{"oslo"}, {"rome"}, {"bern"}]
+    with pytest.raises(InputError, match="'bern' cannot both test and validate"):
+        city_split(cities, test=["bern"], validation=["bern"])
+    with pytest.raises(InputError, match="no city 'paris'"):
+        city_split(cities, test=["bern"], validation=["paris"])

@@ -20,6 +20,7 @@ def split_data(
     block_m: float | None = None,
     side: int = 224,
     test_cities: Sequence[str] = (),
+    validation_cities: Sequence[str] = (),
 ) -> Split:
     """Which samples train, validate and test.
 
@@ -32,6 +33,7 @@ def split_data(
         block_m: side of the blocks in metres; four tiles by default.
         side: of a tile, pixels.
         test_cities: cities to test on, instead of drawing.
+        validation_cities: cities to validate on, beside cities to test on.
 
     Raises:
         InputError: the split cannot be made, or the file is of other data.
@@ -42,7 +44,7 @@ def split_data(
         return split
     if test_cities:
         cities = {key: item.city for key, item in data.items.items()}
-        return city_split(cities, test=test_cities, seed=seed)
+        return city_split(cities, test=test_cities, validation=validation_cities, seed=seed)
     if how == BLOCKS:
         return _by_blocks(data, seed=seed, block_m=block_m, side=side)
     classes = None

@@ -1,6 +1,7 @@
 """Labelled data cut out of a scene: tiles with a class per pixel, and cells with a number."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ class SceneTiles(LabelledData):
         tiles: ids of the tiles within the area.
         legend: classes of the labels.
         city: name of the place.
+        series: what tells these tiles from others of the same place, such as their scale.
+        limit: greatest number of tiles, the first ones that have labels.
         sources: where images, OSM and labels come from.
 
     Raises:
@@ -40,11 +43,15 @@ class SceneTiles(LabelledData):
         *,
         legend: Legend,
         city: str,
+        series: str = "",
+        limit: int | None = None,
         sources: Sequence[SourceInfo] = (),
     ) -> None:
         self._sampler = sampler
-        grids = {f"{city}/{tile:06d}": plan.tile_grid(tile) for tile in tiles}
-        self._grids = {key: grid for key, grid in grids.items() if self._is_labelled(grid)}
+        name = f"{city}/{series}/" if series else f"{city}/"
+        grids = ((f"{name}{tile:06d}", plan.tile_grid(tile)) for tile in tiles)
+        labelled = (named for named in grids if self._is_labelled(named[1]))
+        self._grids = dict(islice(labelled, limit))
         if not self._grids:
             raise CoverageError(
                 f"none of the {len(tiles):,} tiles of {city} has labels on {LEAST_LABELLED:.0%} of "

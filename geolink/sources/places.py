@@ -22,6 +22,7 @@ from geolink.grid import UTM_NORTH, UTM_SOUTH, WGS84, Bounds, reproject, utm_crs
 from geolink.sources.base import Area
 from geolink.sources.extracts import Extract
 from geolink.sources.imagery import RasterImagery
+from geolink.sources.pbf import extract_bounds
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,15 @@ def place_from_extract(extract: Extract) -> Place:
     """The place that an extract of the catalogue covers."""
     area = _united(np.array([extract.area]), name=extract.name)
     return Place(slug(extract.name), area, extract)
+
+
+def place_from_osm_file(path: Path) -> Place:
+    """The place that an OSM extract on disk covers, called like the file.
+
+    Raises:
+        InputError: the file is missing, damaged, or does not say what it covers.
+    """
+    return Place(slug(path.name.partition(".")[0]), shapely.box(*extract_bounds(path)))
 
 
 def sample_place() -> Place:

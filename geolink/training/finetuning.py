@@ -227,6 +227,15 @@ def scale_answers(model: GeoLink, labels: NDArray[np.float32]) -> None:
     head.spread.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
 
 
+def scale_scores(model: GeoLink, temperature: float) -> None:
+    """Divides class scores by a temperature, for good: its last layer takes it up."""
+    head = model.decoder
+    last = head.layers[-1] if isinstance(head, SceneHead) else head.classify
+    with torch.no_grad():
+        for weight in last.parameters():
+            weight.div_(temperature)
+
+
 def merge_lora(model: GeoLink) -> None:
     """Adds low-rank changes to the weights that they belong to, so that plain weights are left."""
     from peft.tuners.lora import LoraLayer

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -10,9 +11,13 @@ from torch import Tensor
 
 from geolink.config import ModelConfig, Task
 from geolink.datasets.base import LabelledData
+from geolink.errors import ConfigError
 from geolink.models.graph_batch import GraphBatch, collate
-from geolink.samples import Sample, flip, hide_givers
+from geolink.samples import IMAGE_MEAN, Sample, flip, hide_givers
 from geolink.shards import Draw, sample_rng
+from geolink.training.appearance import seen_anew
+
+Appearance: TypeAlias = Literal["mild", "strong"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,9 @@ class Variation:
     Attributes:
         symmetries: one of the eight symmetries of the square.
         brightness: greatest relative change of the image's brightness, contrast and colour balance.
+        appearance: `mild` changes no more than this; `strong` shows the image as another season,
+            light, air and camera would, as far as colours that tell nothing.
+        no_image: share of samples whose image is blank, so that OSM alone has to do.
         no_osm: share of samples that are shown without OSM, so that the model does without, too.
         all_hidden: share of samples without any object that gave a label.
         none_hidden: share of samples with all of them. Of the rest, a random share is hidden. Only
@@ -30,9 +38,22 @@ class Variation:
 
     symmetries: bool = True
     brightness: float = 0.2
+    appearance: Appearance = "mild"
+    no_image: float = 0.0
     no_osm: float = 0.15
     all_hidden: float = 0.45
     none_hidden: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.appearance not in get_args(Appearance):
+            known = ", ".join(get_args(Appearance))
+            raise ConfigError(f"the appearance is one of {known}, not {self.appearance!r}")
+        shares = (self.no_osm, self.all_hidden, self.none_hidden)
+        if min(shares) < 0 or sum(shares) > 1 or not 0 <= self.no_image + self.no_osm <= 1:
+            raise ConfigError(
+                "the shares of samples without an image, without OSM, and with hidden objects lie "
+                "in 0..1 together"
+            )
 
     def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """One variant of a sample."""
@@ -40,7 +61,16 @@ class Variation:
             transpose, mirror_x, mirror_y = rng.random(3) < 0.5
             sample = flip(sample, transpose=transpose, mirror_x=mirror_x, mirror_y=mirror_y)
         sample = self._hide(sample, rng)
-        return replace(sample, rgb=self._colour(sample.rgb, rng)) if self.brightness else sample
+        return replace(sample, rgb=self._picture(sample, rng))
+
+    def _picture(self, sample: Sample, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """The image in other colours, or blank; of a sample without OSM it is never blank."""
+        has_osm = sample.graph is not None and sample.graph.num_nodes
+        if has_osm and rng.random() * (1 - self.no_osm) < self.no_image:
+            return blank(sample.rgb)
+        if self.appearance == "strong":
+            return seen_anew(sample.rgb, rng)
+        return self._colour(sample.rgb, rng) if self.brightness else sample.rgb
 
     def _hide(self, sample: Sample, rng: np.random.Generator) -> Sample:
         chance = rng.random()
@@ -64,6 +94,12 @@ class Variation:
         changed = ((pixels - middle) * contrast + middle) * exposure * balance
         coloured: NDArray[np.uint8] = np.rint(changed).clip(0, 255).astype(np.uint8)
         return coloured
+
+
+def blank(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image of the same shape that tells nothing: the mean colour everywhere."""
+    colour = np.rint(255 * np.array(IMAGE_MEAN)).astype(np.uint8)
+    return np.broadcast_to(colour[:, None, None], rgb.shape).copy()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from geolink.checkpoint import load_model, save_checkpoint
 from geolink.config import Task
 from geolink.datasets.base import LabelledData
 from geolink.datasets.dividing import BLOCKS, RANDOM, fewer_labels, require_classes, split_data
+from geolink.datasets.kept import KeptSamples
 from geolink.errors import ConfigError
 from geolink.files import replace_bytes
 from geolink.models.card import ModelCard
@@ -32,6 +33,7 @@ from geolink.training.finetuning import (
     merge_lora,
     model_for,
     scale_answers,
+    scale_scores,
 )
 from geolink.training.labelled import Collate, LabelledSamples, Variation
 from geolink.training.logs import CSV, EVENTS
@@ -39,6 +41,8 @@ from geolink.training.loop import Watchers, train
 from geolink.training.settings import REFERENCE_BATCH, TrainingSettings
 from geolink.training.state import STATE
 from geolink.workflows.acquire import local_model
+from geolink.workflows.calibrating import fit_temperature
+from geolink.workflows.cutting import Cutting
 from geolink.workflows.inference import pick_device
 from geolink.workflows.labelled import LabelledRequest, labelled_data
 from geolink.workflows.progress import Progress, silent
@@ -46,8 +50,8 @@ from geolink.workflows.run_folder import NOTE, claim, require_free
 from geolink.workflows.site import Supply
 from geolink.workflows.validation import BEST, DECISIVE, HISTORY, Validator, figures, plain
 
-SPLIT, RESULT, RATE = "split.json", "finetune.json", "rate-"
-_RUN = (STATE, BEST, HISTORY, CARD, WEIGHTS, CSV, EVENTS, SPLIT, RESULT, NOTE, f"{RATE}*")
+SPLIT, RESULT, RATE, SAMPLES = "split.json", "finetune.json", "rate-", "samples"
+_RUN = (STATE, BEST, HISTORY, CARD, WEIGHTS, CSV, EVENTS, SPLIT, RESULT, NOTE, SAMPLES, f"{RATE}*")
 _LEAST_STEPS = 4  # of an epoch, where there are few samples
 
 
@@ -86,6 +90,11 @@ class FinetuneRequest(LabelledRequest):
             and pictures at random.
         block_m: side of the blocks, metres; four tiles by default.
         test_cities: cities to test on, instead of drawing.
+        validation_cities: cities to validate on, so that the best state, and how sure it is, are
+            chosen for places that are new to the model.
+        cutting: which tiles of places become samples.
+        keep_samples: keep the samples of places in the run folder, which spares later epochs to
+            cut them again.
         fraction: share of the training samples to use, class-balanced.
         epochs: passes over the training samples; by default as in the paper.
         batch_size: samples of one step; by default as in the paper, but no more than a quarter of
@@ -104,6 +113,9 @@ class FinetuneRequest(LabelledRequest):
     split: str = ""
     block_m: float | None = None
     test_cities: tuple[str, ...] = ()
+    validation_cities: tuple[str, ...] = ()
+    cutting: Cutting = field(default_factory=Cutting)
+    keep_samples: bool = False
     fraction: float = 1.0
     epochs: int | None = None
     batch_size: int | None = None
@@ -124,6 +136,14 @@ class FinetuneRequest(LabelledRequest):
             object.__setattr__(self, "rates", (SCHEDULES[self.task].rate,))
         if self.resume and self.overwrite:
             raise ConfigError("a run is either resumed or overwritten; choose one")
+        if self.validation_cities and not self.test_cities:
+            raise ConfigError("cities to validate on need cities to test on, too")
+        tiles = self.data is None and self.task == "segment"
+        if not tiles and (self.cutting != Cutting() or self.keep_samples):
+            raise ConfigError(
+                "scales, looks, number and side of tiles, and whether they are kept, can only be "
+                "chosen for places that are segmented"
+            )
         if self.patience < 0 or not 0 < self.fraction <= 1:
             raise ConfigError("patience is 0 or more, and the fraction of the labels lies in 0..1")
         if not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
@@ -164,6 +184,8 @@ class FinetuneResult:
         validation: its figures on the validation samples; empty without any.
         test: its figures on the test samples; the decisive one comes first.
         trials: the decisive validation figure of every learning rate.
+        temperature: what the scores were divided by, so that confidence fits the validation
+            samples; NaN where there are none, or numbers are predicted.
         simulated: True where images were rendered, not observed.
         seconds: wall time since the run went on.
     """
@@ -178,6 +200,7 @@ class FinetuneResult:
     validation: Mapping[str, float]
     test: Mapping[str, float]
     trials: Mapping[str, float]
+    temperature: float
     simulated: bool
     seconds: float
 
@@ -199,7 +222,8 @@ class FinetuneResult:
         """The record as plain JSON data; a figure that is not defined is null."""
         figures_of = {name: plain(getattr(self, name)) for name in ("validation", "test", "trials")}
         decisive = DECISIVE[self.task]
-        return {**asdict(self), **figures_of, "decisive": decisive, "out": str(self.out)}
+        rest = {"temperature": plain({"": self.temperature})[""], "decisive": decisive}
+        return {**asdict(self), **figures_of, **rest, "out": str(self.out)}
 
 
 def finetune(
@@ -233,13 +257,18 @@ def finetune(
         require_free(request.out, _RUN, **again)
     supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
     base = load_model(local_model(request.model, supply), offline=request.offline)
-    data = labelled_data(request, base.card, own_classes=True, progress=progress)
+    data = labelled_data(
+        request, base.card, own_classes=True, cutting=request.cutting, progress=progress
+    )
     split = _split(request, data)
     taught = len(split.train)
     request.settings(request.rates[0], taught, "cpu").steps_per_epoch(taught)  # refused in time
     claim(request.out, _RUN, **again)
     if world()[0] == 0:
         save_split(split, request.out / SPLIT, overwrite=True)
+    if request.keep_samples:
+        (request.out / SAMPLES).mkdir(exist_ok=True)
+        data = KeptSamples(data, request.out / SAMPLES)
     runs = [_Run(request, base, data, split, rate) for rate in request.rates]
     for run in runs:
         run.train(progress, watch)
@@ -253,7 +282,9 @@ def _split(request: FinetuneRequest, data: LabelledData) -> Split:
         request.split,
         seed=request.seed,
         block_m=request.block_m,
+        side=request.cutting.side,
         test_cities=request.test_cities,
+        validation_cities=request.validation_cities,
     )
     require_classes(data, split)
     if request.fraction < 1:
@@ -324,6 +355,14 @@ class _Run:
             merge_lora(task.model)
         return task.model.to(self.device).eval()
 
+    def calibrate(self, model: GeoLink) -> float:
+        """Makes a model as sure as it is right on the validation samples; the temperature."""
+        if self.request.task == "regress" or not self.split.validation:
+            return math.nan
+        temperature = fit_temperature(model, self.data, self.split.validation, self.device)
+        scale_scores(model, temperature)
+        return temperature
+
     def _task(self) -> FinetuneTask:
         request, data, train_keys = self.request, self.data, self.split.train
         model = model_for(self.base, request.task, data.legend, seed=request.seed)
@@ -372,6 +411,7 @@ def _finish(runs: Sequence[_Run], started: float) -> FinetuneResult:
     request, data, split = best.request, best.data, best.split
     model = best.best_model()
     first = world()[0] == 0
+    temperature = best.calibrate(model) if first else math.nan
     test = figures(model, data, split.test, best.device) if first else {}
     decisive = DECISIVE[request.task]
     result = FinetuneResult(
@@ -385,6 +425,7 @@ def _finish(runs: Sequence[_Run], started: float) -> FinetuneResult:
         validation=best.validator.best,
         test=test,
         trials={f"{run.rate:g}": run.validator.best.get(decisive, math.nan) for run in runs},
+        temperature=temperature,
         simulated=data.simulated,
         seconds=time.monotonic() - started,
     )

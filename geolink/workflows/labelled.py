@@ -1,7 +1,7 @@
 """From a request to labelled data: places with labels, or folders of pictures."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from geolink.datasets.folders import (
 )
 from geolink.datasets.pictures import GraphsOfPictures, PictureGraphs
 from geolink.datasets.released import GRAPHS, TAG_ENCODER, ReleasedGraphs
-from geolink.datasets.scenes import SceneCells, SceneTiles
+from geolink.datasets.scenes import SceneCells
 from geolink.errors import ConfigError, InputError
 from geolink.graphs.scene import SceneGraphs
 from geolink.graphs.tags import TagEncoder
@@ -30,12 +30,15 @@ from geolink.sources.cache import Cache
 from geolink.sources.class_table import ClassTable, class_table
 from geolink.sources.entities import OsmEntities
 from geolink.sources.network import Network
+from geolink.sources.places import place_from_osm_file
 from geolink.sources.reference import NoLabels, Reference, read_cells, read_reference
+from geolink.sources.specs import SIMULATED
 from geolink.tile_graphs import TileGraphs
 from geolink.workflows.acquire import gather
+from geolink.workflows.cutting import Cutting, cut_tiles
 from geolink.workflows.request import PredictRequest, SourceRequest
-from geolink.workflows.scene import TILE_SIDE, Scene, build_scene, tag_semantics
-from geolink.workflows.site import NO_OSM, Supply, locate, way_out_named
+from geolink.workflows.scene import Scene, build_scene, tag_semantics
+from geolink.workflows.site import NO_OSM, Site, Supply, locate, way_out_named
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class LabelledRequest(SourceRequest):
         mapping: CSV file with the columns `value` and `class`.
         ignore: values that are no class.
         cities: more than one place, each with what the cache has of it.
+        extracts: OSM extracts (`.osm.pbf`), of which each is a place with simulated imagery.
         seed: of simulated imagery, and of everything random.
     """
 
@@ -65,6 +69,7 @@ class LabelledRequest(SourceRequest):
     mapping: Path | None = None
     ignore: tuple[str, ...] = ()
     cities: tuple[str, ...] = ()
+    extracts: tuple[Path, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,11 +77,18 @@ class LabelledRequest(SourceRequest):
         for name in ("data", "mapping"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
-        placed = self.names_a_place or self.imagery is not None or bool(self.cities)
+        object.__setattr__(self, "extracts", tuple(map(Path, self.extracts)))
+        several = bool(self.cities or self.extracts)
+        placed = self.names_a_place or self.imagery is not None or several
         if self.data is not None and placed:
             raise ConfigError("give either a folder with --data or a place, not both")
-        if self.cities and self.names_a_place:
-            raise ConfigError("give either several cities or one place, not both")
+        if several and self.names_a_place:
+            raise ConfigError("give either several cities or extracts, or one place, not both")
+        if self.extracts and (self.imagery not in (None, SIMULATED) or self.osm is not None):
+            raise ConfigError(
+                "the imagery of extracts is simulated, and their OSM is their own; leave out "
+                "--imagery and --osm"
+            )
         if self.data is None and not placed:
             raise ConfigError(
                 "give a folder of pictures (--data), or a place with labels (--city NAME --labels "
@@ -106,6 +118,7 @@ def labelled_data(
     card: ModelCard,
     *,
     own_classes: bool = False,
+    cutting: Cutting | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> LabelledData:
     """The samples that a request names, with their labels.
@@ -114,6 +127,7 @@ def labelled_data(
         request: what is wanted.
         card: of the model that will see them: how tags are encoded, and its classes.
         own_classes: labels may have other classes than the model, which then get a new head.
+        cutting: which tiles of places become samples; all, as large as for `predict`, by default.
         progress: told of downloads.
 
     Raises:
@@ -127,10 +141,22 @@ def labelled_data(
         raise InputError(f"the label file {request.labels} does not exist; check the path")
     network = Network(offline=request.offline, progress=progress)
     supply = Supply(Cache(), network)
-    places = [replace(request, cities=(), city=city) for city in request.cities] or [request]
-    return join(
-        [_place(place, card, semantics, supply, own_classes=own_classes) for place in places]
-    )
+    parts = [
+        _place(place, site, card, semantics, supply, own_classes=own_classes, cutting=cutting)
+        for place, site in _sites(request, supply)
+    ]
+    return join([part for place in parts for part in place])
+
+
+def _sites(request: LabelledRequest, supply: Supply) -> Iterator[tuple[LabelledRequest, Site]]:
+    """Each place of a request, with a request for it alone."""
+    one = partial(replace, request, cities=(), extracts=())
+    for path in request.extracts:
+        yield one(osm=path, imagery=SIMULATED), Site(place_from_osm_file(path), None)
+    for city in request.cities:
+        yield one(city=city), locate(one(city=city), supply)
+    if not (request.cities or request.extracts):
+        yield request, locate(request, supply)
 
 
 @dataclass(frozen=True)
@@ -210,40 +236,40 @@ def _picture_graphs(
 
 def _place(
     request: LabelledRequest,
+    site: Site,
     card: ModelCard,
     semantics: _Semantics,
     supply: Supply,
     *,
     own_classes: bool,
-) -> LabelledData:
-    """The labelled samples of one place."""
-    site = locate(request, supply)
+    cutting: Cutting | None,
+) -> Sequence[LabelledData]:
+    """The labelled samples of one place, in one set or several."""
+    cutting = cutting or Cutting()
     with way_out_named(request, site):
         materials = gather(request, site, supply)
-    scene = build_scene(as_prediction(request), materials, card.gsd_range)
+    asked = replace(as_prediction(request), gsd=cutting.coarsest or request.gsd)
+    scene = build_scene(asked, materials, card.gsd_range)
     graphs = semantics.of_scene(scene.entities)
     sources = [scene.imagery.info, *([scene.entities.info] if scene.entities else [])]
     cut = partial(SceneSampler, scene.imagery, scene.entities, graphs)
+    tiles = partial(cut_tiles, scene, cutting=cutting, sources=sources, seed=request.seed)
     if request.weak:
-        return _tiles(scene, cut(sea=scene.sea()), UFZ, sources)
+        return list(tiles(cut(sea=scene.sea()), legend=UFZ))
     labels = Path(str(request.labels))
     sources.append(SourceInfo(labels.name))
     if request.task == "regress":
-        return _cells(request, scene, cut(labels=NoLabels()), sources)
+        return [_cells(request, scene, cut(labels=NoLabels()), sources, cutting.side)]
     reference = _reference(request, labels, scene, card, own_classes=own_classes)
-    return _tiles(scene, cut(labels=reference.labels), reference.legend, sources)
-
-
-def _tiles(
-    scene: Scene, sampler: SceneSampler, legend: Legend, sources: list[SourceInfo]
-) -> SceneTiles:
-    return SceneTiles(
-        sampler, scene.plan, scene.tiles, legend=legend, city=scene.place.name, sources=sources
-    )
+    return list(tiles(cut(labels=reference.labels), legend=reference.legend))
 
 
 def _cells(
-    request: LabelledRequest, scene: Scene, sampler: SceneSampler, sources: list[SourceInfo]
+    request: LabelledRequest,
+    scene: Scene,
+    sampler: SceneSampler,
+    sources: list[SourceInfo],
+    side: int,
 ) -> SceneCells:
     assert request.column is not None  # checked by the request
     return SceneCells(
@@ -251,7 +277,7 @@ def _cells(
         scene.grid,
         read_cells(Path(str(request.labels)), scene.grid.crs, column=request.column),
         name=request.column,
-        side=TILE_SIDE,
+        side=side,
         city=scene.place.name,
         sources=sources,
     )

@@ -175,6 +175,21 @@ class TestPlaces:
         assert "simulated orthophotos with OSM's own zones" in card.training_data
         assert "ODbL" in card.training_data
 
+    def test_cities_at_several_scales_are_learned_tried_and_tested(self, tmp_path, small_model):
+        cuts = ["--extract", _helsinki(), "--cities", "sample", "--gsd", "4", "--gsd", "8"]
+        cuts += ["--tiles", "2", "--tile-side", "64", "--keep-samples"]
+        options = ["--labels", "osm", "--model", small_model, "--out", "run", *FAST]
+        options += ["--test-cities", "sample", "--batch-size", "2", "--mode", "frozen"]
+        options += ["--appearance", "strong", "--drop-image", "0.2", "--json"]
+        found = record(run_cli("finetune", *cuts, *options, cwd=tmp_path))
+        assert found["samples"]["test"] == 4
+        assert found["temperature"] > 0
+        assert len(list((tmp_path / "run" / "samples").glob("*.npz"))) > 4
+        refused(
+            run_cli("finetune", *cuts, *options, "--overwrite", "--task", "regress", cwd=tmp_path),
+            1,
+        )
+
     def test_class_rasters(self, tmp_path, small_model, finetune, scene):
         classes = np.repeat([[[1] * 150 + [2] * 150]], 260, axis=1).astype(np.uint8)
         write_raster(tmp_path / "classes.tif", classes)

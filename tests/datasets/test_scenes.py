@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 import shapely
 from pyproj import CRS
-from synthetic import CRS_35N, NORTH, WEST, StubEncoder, osm_entities
+from synthetic import CRS_35N, NORTH, WEST, StubEncoder, assert_same_graph, osm_entities
 
 from geolink.datasets.base import join
+from geolink.datasets.kept import KeptSamples
 from geolink.datasets.scenes import SceneCells, SceneTiles
 from geolink.errors import CoverageError, InputError
 from geolink.graphs.scene import SceneGraphs
@@ -113,3 +114,45 @@ def test_cells_are_images_around_their_centre():
     assert data.counts(data.keys).tolist() == [[1]]
     with pytest.raises(CoverageError, match="none of the 1 cells"):
         SceneCells(sampler(), GRID, cells(outside), name="pop", side=64, city="town")
+
+
+class Cut:
+    """Counts how often a sample is cut."""
+
+    def __init__(self, data):
+        self.data, self.calls = data, []
+        for name in ("task", "legend", "items", "gsd_range", "sources", "label"):
+            setattr(self, name, getattr(data, name))
+
+    def sample(self, key):
+        self.calls.append(key)
+        return self.data.sample(key)
+
+
+def test_a_sample_is_cut_once_and_always_the_same(tmp_path):
+    source = Cut(tiles())
+    kept = KeptSamples(source, tmp_path)
+    key = kept.keys[0]
+    first, second = kept.sample(key), kept.sample(key)
+    again = KeptSamples(source, tmp_path).sample(key)
+    assert source.calls == [key]
+    for other in (second, again):
+        np.testing.assert_array_equal(first.rgb, other.rgb)
+        np.testing.assert_array_equal(first.label, other.label)
+        assert_same_graph(first.graph, other.graph)
+    cut = source.data.sample(key)
+    np.testing.assert_array_equal(first.rgb, cut.rgb)
+    assert {k: v.tolist() for k, v in first.givers.items()} == {
+        k: v.tolist() for k, v in cut.givers.items()
+    }
+    assert kept.keys == source.data.keys
+    assert kept.simulated
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    kept = KeptSamples(tiles(), tmp_path)
+    kept.sample(kept.keys[0])
+    (file,) = tmp_path.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(InputError, match=f"{file.name} is damaged"):
+        kept.sample(kept.keys[0])

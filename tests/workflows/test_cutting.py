@@ -1,0 +1,71 @@
+"""Tiles of places at several scales and in several looks."""
+
+import numpy as np
+import pytest
+
+from geolink.checkpoint import load_model
+from geolink.errors import ConfigError
+from geolink.sources.places import sample_extract
+from geolink.workflows.cutting import Cutting
+from geolink.workflows.labelled import LabelledRequest, labelled_data
+
+
+@pytest.fixture(scope="module")
+def card(small_model):
+    return load_model(small_model).card
+
+
+def cut(card, seed=0, **cutting):
+    request = LabelledRequest(extracts=(sample_extract(),), labels="osm", seed=seed, offline=True)
+    return labelled_data(request, card, cutting=Cutting(**cutting))
+
+
+def test_every_scale_and_look_has_tiles_of_its_own(card):
+    data = cut(card, gsds=(2.0, 4.0), looks=2, tiles=3, side=64)
+    assert len(data) == 12
+    assert {item.city for item in data.items.values()} == {"helsinki"}
+    series = {key.rsplit("/", 1)[0] for key in data.keys}
+    assert series == {f"helsinki/{gsd}m look {look}" for gsd in (2, 4) for look in (0, 1)}
+    assert data.gsd_range == (2.0, 4.0)
+    assert data.simulated
+    sample = data.sample(data.keys[0])
+    assert sample.rgb.shape == (3, 64, 64)
+    np.testing.assert_array_equal(sample.label, data.label(data.keys[0]))
+    assert cut(card, gsds=(2.0, 4.0), looks=2, tiles=3, side=64).keys == data.keys
+    assert len({info.description for info in data.sources}) >= 1
+
+
+def test_looks_differ_and_labels_do_not(card):
+    data = cut(card, gsds=(4.0,), looks=2, side=64)
+    first, second = (
+        {key.rsplit("/", 1)[1]: key for key in data.keys if f"look {look}" in key}
+        for look in (0, 1)
+    )
+    assert first.keys() == second.keys()
+    tile = next(iter(first))
+    one, other = data.sample(first[tile]), data.sample(second[tile])
+    np.testing.assert_array_equal(one.label, other.label)
+    assert not np.array_equal(one.rgb, other.rgb)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"gsds": (0.0,)}, {"gsds": (1.0, 1.0)}, {"looks": 0}, {"tiles": 0}, {"side": 100}],
+)
+def test_what_cannot_be_cut_is_refused(settings):
+    with pytest.raises(ConfigError):
+        Cutting(**settings)
+
+
+@pytest.mark.parametrize("more", [{"city": "sample"}, {"imagery": "a.tif"}, {"osm": "b.pbf"}])
+def test_extracts_are_places_of_their_own(more):
+    with pytest.raises(ConfigError, match="extracts"):
+        LabelledRequest(extracts=(sample_extract(),), labels="osm", **more)
+
+
+def test_photographs_have_one_look(card, small_scene):
+    request = LabelledRequest(
+        imagery=small_scene / "ortho.tif", osm=small_scene / "osm.gpkg", labels="osm", offline=True
+    )
+    with pytest.raises(ConfigError, match="only simulated imagery has more than one look"):
+        labelled_data(request, card, cutting=Cutting(looks=2))
