@@ -9,6 +9,7 @@ import os
 import posixpath
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ import requests
 
 from geolink.errors import ConfigError, UnavailableError
 from geolink.files import replace_bytes, sha256_of
+from geolink.sources.addresses import copy_here, file_name, is_address
 from geolink.sources.network import Network, NotFoundError, without_secrets
 
 WEIGHTS = "model.safetensors"
@@ -88,6 +90,8 @@ def parse_origin(spec: str) -> ModelOrigin:
         return DriveModel(found["id"])
     if spec.startswith(("http://", "https://")) and _weights_name(_path_of(spec).name):
         return WebModel(spec)
+    if is_address(spec) and _weights_name(_path_of(spec).name):
+        return StoredModel(spec)
     raise ConfigError(
         f"the model {without_secrets(spec)!r} cannot be read; write hf:owner/repo[@revision], "
         "gdrive:ID, or the address of a .safetensors or .pth file"
@@ -243,6 +247,43 @@ class WebModel:
         if content:
             replace_bytes(target, payload)
         return content
+
+
+# Other addresses
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A weight file that fsspec opens (`s3://...`), with its card or key counts beside it.
+
+    Attributes:
+        url: of the weight file.
+    """
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """The address without secrets."""
+        return without_secrets(self.url)
+
+    def fetch(self, folder: Path, network: Network) -> FoundModel:
+        """See `ModelOrigin`; a card that is not there is told before the weights are fetched."""
+        weights = file_name(self.url)
+        own = PurePosixPath(weights).with_suffix(".json").name
+        released = _is_released(weights)
+        names = [RELEASED_KEY_COUNTS] if released else [own, CARD]
+        beside = folder / names[-1]
+        for name in names:
+            with suppress(NotFoundError):
+                copy_here(f"{self.url.rpartition('/')[0]}/{name}", beside, network=network)
+                break
+        card = json_object(beside.read_bytes()) if beside.is_file() and not released else {}
+        if not (card or released):
+            raise _no_card(self.name)
+        copy_here(self.url, folder / weights, network=network)
+        _require_hash(folder / weights, card, self.name)
+        return FoundModel(weights, self.url, _text(card, "licence"))
 
 
 # Google Drive

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from geolink.errors import UnavailableError
 from geolink.files import sha256_of
+from geolink.sources.addresses import is_address
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache, Entry
 from geolink.sources.model_origins import (
@@ -40,7 +41,7 @@ _TOKENIZER_FILES = (
 
 def is_remote(spec: str) -> bool:
     """Whether a model is named by something that has to be fetched."""
-    return spec.startswith(("hf:", "gdrive:", "http://", "https://"))
+    return spec.startswith(("hf:", "gdrive:")) or is_address(spec)
 
 
 def fetch_model(spec: str, *, cache: Cache, network: Network) -> Path:
