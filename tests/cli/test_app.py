@@ -1,9 +1,12 @@
 """The command line as a whole: start-up, help, version, pipes."""
 
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import rasterio
@@ -100,3 +103,23 @@ def test_help_through_head():
     shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert shown.stderr == ""
     assert len(shown.stdout.splitlines()) == 1
+
+
+def test_bash_completes_commands_and_options(tmp_path):
+    """Installed and used as a user's shell does."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("needs bash")
+    script = (
+        "geolink --install-completion && source ~/.bashrc && "
+        "complete_at() { COMP_WORDS=($1) COMP_CWORD=$2; _geolink_completion geolink; "
+        'echo "${COMPREPLY[@]}"; } && '
+        'complete_at "geolink pred" 1 && complete_at "geolink predict --ima" 2'
+    )
+    folder = Path(sys.executable).parent
+    env = {**os.environ, "HOME": str(tmp_path), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    shown = subprocess.run(
+        [bash, "-c", script], capture_output=True, text=True, check=False, env=env
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines()[-2:] == ["predict", "--imagery"], shown.stdout
