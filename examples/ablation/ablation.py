@@ -1,7 +1,7 @@
 """What does each choice bring? Segmentation, contrast and further bands on the simulated task.
 
-    python ../bundled_model/make_samples.py EXTRACTS/*.osm.pbf --out samples --count 600
-    python ../bundled_model/make_samples.py --sample --out test
+    python make_samples.py EXTRACTS/*.osm.pbf --out samples --count 600
+    python make_samples.py --sample --out test
     python ablation.py samples test --osm EXTRACTS --out run
 
 Everything here is measured on SIMULATED imagery with weak labels from OSM's own zones, so the

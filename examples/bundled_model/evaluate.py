@@ -8,14 +8,14 @@ mapped zones are found again, not how accurate a map from real imagery is. The m
 `geolink evaluate` measures; this script adds rows. Seeds are appearances of the city.
 
 - hidden: no object that gave a label is in the graph: zones have to be told from buildings, shops
-  and the picture. All rows but `mapped` see no other objects than these.
+  and the picture.
 - mapped: all objects are there.
 - image only: no OSM at all.
 - OSM only: the objects of `hidden`, over a picture that has the mean colour everywhere.
 - majority: the reference's most frequent class everywhere.
 - vote: each building and each shop, office, ... votes for a use; the picture is not seen.
-- nearest zone: the reference itself, continued from outside into each block of 250 m. It sees
-  labels that no other row sees.
+- half hidden: half of the label-giving objects are there, and what the others gave is asked for.
+- nearest zone: the same question, answered by the class of the nearest pixel that is mapped.
 """
 
 import argparse
@@ -43,6 +43,7 @@ from geolink.reports.record import Condition
 from geolink.sources.base import ImageTile, SourceInfo
 from geolink.sources.cache import Cache
 from geolink.sources.entities import OsmEntities
+from geolink.sources.labels import WeakLabels, label_mask
 from geolink.sources.network import Network
 from geolink.workflows.evaluate_maps import Blocks, DrawnMap, Ground, majority, measure, survey
 from geolink.workflows.evaluate_maps import tally as tally_of
@@ -52,7 +53,14 @@ from geolink.workflows.site import Supply
 from geolink.workflows.trials import Trial
 
 FIGURES = ("miou", "accuracy", "ece")
-COMPARED = ("image only", "OSM only", "majority", "vote", "nearest zone")
+COMPARED = (
+    ("hidden", "image only"),
+    ("hidden", "OSM only"),
+    ("hidden", "majority"),
+    ("hidden", "vote"),
+    ("half hidden", "nearest zone"),
+)
+RULES = ("majority", "vote", "nearest zone")
 
 # What a use looks like in tags, in the order in which they are asked.
 VOTES: tuple[tuple[str, str, str], ...] = (
@@ -71,7 +79,6 @@ VOTES: tuple[tuple[str, str, str], ...] = (
 )
 POINT_AREA = 150.0  # square metres for which a point votes
 REACH = 25.0  # metres, deviation of the weight of a vote
-COARSE = 4  # pixels per cell of the nearest zone
 
 
 @dataclass(frozen=True)
@@ -113,13 +120,16 @@ def rows_of(name: str, seeds: int) -> dict[str, Condition]:
     model = load_model(name, offline=True)
     (ground,) = survey(request, model, Supply(Cache(), Network(offline=True)))
     tally = partial(tally_of, ground, legend=UFZ, request=request)
+    half, known = half_hidden(ground)
     with tempfile.TemporaryDirectory() as work:
         draw = partial(_maps, model=model, request=request, work=Path(work))
         hidden = draw(ground, "hidden")
         mapped = draw(replace(ground, visible=ground.scene.entities), "mapped")
         colour = tuple(round(255 * mean) for mean in model.card.mean)
         blank = replace(ground.scene, imagery=NoPicture(colour))
-        objects = draw(replace(ground, scene=blank), "objects")[:1]
+        objects = draw(replace(ground, scene=blank), "objects")
+        partly = draw(half, "half")
+    tally_half = partial(tally_of, half, legend=UFZ, request=request)
     runs: dict[str, list[Blocks]] = {
         "hidden": [tally(with_osm) for with_osm, _ in hidden],
         "mapped": [tally(with_osm) for with_osm, _ in mapped],
@@ -127,7 +137,8 @@ def rows_of(name: str, seeds: int) -> dict[str, Condition]:
         "OSM only": [tally(with_osm) for with_osm, _ in objects],
         "majority": [majority([ground], UFZ, request)],
         "vote": [tally(_certain(votes(ground)))],
-        "nearest zone": [tally(_certain(nearest_zone(ground)))],
+        "half hidden": [tally_half(with_osm) for with_osm, _ in partly],
+        "nearest zone": [tally_half(_certain(nearest_zone(known)))],
     }
     return {row: Condition.of(row, "main", blocks, UFZ) for row, blocks in runs.items()}
 
@@ -178,18 +189,30 @@ def _says(tags: Mapping[str, str], key: str, values: str) -> bool:
     return value != "no" and (values == "*" or value in values.split())
 
 
-def nearest_zone(ground: Ground) -> NDArray[np.uint8]:
-    """For each block, the class of the nearest labelled pixel outside it."""
-    reference = ground.reference[::COARSE, ::COARSE]
-    blocks = ground.blocks[::COARSE, ::COARSE]
-    classes = np.empty_like(reference)
-    for block in np.unique(blocks):
-        here = blocks == block
-        unknown = here | (reference == IGNORE)
-        near = distance_transform_edt(unknown, return_distances=False, return_indices=True)
-        classes[here] = reference[tuple(near)][here]
-    whole = classes.repeat(COARSE, axis=0).repeat(COARSE, axis=1)
-    return whole[: ground.reference.shape[0], : ground.reference.shape[1]]
+def half_hidden(ground: Ground) -> tuple[Ground, NDArray[np.uint8]]:
+    """The place with half of the objects that gave labels, asked for what the others gave.
+
+    Returns:
+        The place, and (height, width) class ids of what is still mapped.
+    """
+    entities = ground.scene.entities
+    assert entities is not None
+    gave = label_mask(entities)
+    names = {kind: entities.frame(kind)["osm_id"].to_numpy() for kind in gave}
+    every = np.unique(np.concatenate([names[kind][mask] for kind, mask in gave.items()]))
+    hidden = every[np.random.default_rng(0).random(len(every)) < 0.5]
+    shown = entities.select({k: ~(mask & np.isin(names[k], hidden)) for k, mask in gave.items()})
+    known = WeakLabels(shown).read(ground.scene.grid)
+    asked = np.where(known == ground.reference, np.uint8(IGNORE), ground.reference)
+    return replace(ground, visible=shown, reference=asked), known
+
+
+def nearest_zone(known: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The class of the nearest pixel that has one."""
+    unknown = known == IGNORE
+    near = distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    classes: NDArray[np.uint8] = known[tuple(near)]
+    return classes
 
 
 def _certain(classes: NDArray[np.uint8]) -> DrawnMap:
@@ -215,7 +238,7 @@ def table(rows: Mapping[str, Condition]) -> str:
             f"{miou.value:.3f}{spread}",
             f"{low:.3f} to {high:.3f}",
             f"{accuracy.value:.3f}",
-            "" if row in ("majority", "vote", "nearest zone") else f"{ece.value:.3f}",
+            "" if row in RULES else f"{ece.value:.3f}",
             *("-" if np.isnan(iou) else f"{iou:.3f}" for iou in ious),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -223,11 +246,11 @@ def table(rows: Mapping[str, Condition]) -> str:
 
 
 def differences(rows: Mapping[str, Condition]) -> str:
-    """How much `hidden` is better than the other rows, drawn block by block together."""
+    """How much the model with OSM is better than other rows, drawn block by block together."""
     lines = []
-    for other in COMPARED:
-        gaps = gap_of(rows[other].blocks, rows["hidden"].blocks)
-        lines.append(f"hidden - {other}: mIoU {gaps[0]:+.3f} ({gaps[1]:+.3f} to {gaps[2]:+.3f})")
+    for row, other in COMPARED:
+        gap, low, high = gap_of(rows[other].blocks, rows[row].blocks)
+        lines.append(f"{row} - {other}: mIoU {gap:+.3f} ({low:+.3f} to {high:+.3f})")
     return "\n".join(lines)
 
 

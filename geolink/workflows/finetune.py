@@ -53,6 +53,7 @@ from geolink.workflows.validation import BEST, DECISIVE, HISTORY, Validator, fig
 SPLIT, RESULT, RATE, SAMPLES = "split.json", "finetune.json", "rate-", "samples"
 _RUN = (STATE, BEST, HISTORY, CARD, WEIGHTS, CSV, EVENTS, SPLIT, RESULT, NOTE, SAMPLES, f"{RATE}*")
 _LEAST_STEPS = 4  # of an epoch, where there are few samples
+_WARMUP = 0.05  # share of the run in which the rate rises, but no more than an epoch
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,12 @@ class FinetuneRequest(LabelledRequest):
         usual, (_, processes) = SCHEDULES[self.task], world()
         batch = min(usual.batch_size, max(samples // _LEAST_STEPS, 1))
         batch = self.batch_size or max(batch - batch % processes, processes)
+        epochs = self.epochs or usual.epochs
         return TrainingSettings(
-            epochs=self.epochs or usual.epochs,
+            epochs=epochs,
             batch_size=batch,
             base_rate=rate * REFERENCE_BATCH / batch,
-            warmup_epochs=1.0,
+            warmup_epochs=min(_WARMUP * epochs, 1.0),
             betas=(0.9, 0.999),
             seed=self.seed,
             workers=self.workers,
