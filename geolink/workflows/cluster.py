@@ -52,19 +52,19 @@ class Cluster:
 
     Args:
         client: connected to the scheduler.
-        device: `auto`, `cuda`, `mps` or `cpu`, of the workers.
+        request: as it was given, since workers make copies of their own from its addresses.
 
     Raises:
         UnavailableError: no worker comes, or they have other versions.
         ConfigError: `auto` means different devices to them.
     """
 
-    def __init__(self, client: "Client", device: str) -> None:
-        self._client = client
+    def __init__(self, client: "Client", request: PredictRequest) -> None:
+        self._client, self._request = client, request
         self._last_seen = time.monotonic()
         self._versions = own_versions()
         self._await_workers()
-        self._device = self._common_device(device)
+        self._device = self._common_device(request.device)
 
     stages = None  # the workers' own affair
 
@@ -78,7 +78,7 @@ class Cluster:
     ) -> Callable[[Sequence[int]], Iterable["Scored"]]:
         """What gives the results of tiles, each with its number, as they arrive."""
         job = Job(
-            for_others(request),
+            for_others(self._request),
             scene.place,
             self._device,
             model.card.sha256,
@@ -205,22 +205,22 @@ class Cluster:
 
 
 @contextmanager
-def connect(address: str, device: str) -> Iterator[Cluster]:
+def connect(address: str, request: PredictRequest) -> Iterator[Cluster]:
     """The workers of the scheduler at an address, until the block ends.
 
     Certificates for `tls://` are those that dask's own configuration names.
 
     Args:
         address: `tcp://HOST:PORT` or `tls://HOST:PORT`.
-        device: `auto`, `cuda`, `mps` or `cpu`, of the workers.
+        request: what is to be mapped.
 
     Raises:
-        ConfigError: the address cannot be read, or the workers' devices differ.
+        ConfigError: the workers' devices differ.
         UnavailableError: dask is not installed, there is no scheduler, or no worker of use.
     """
     client = _client_of(address)
     try:
-        yield Cluster(client, device)
+        yield Cluster(client, request)
     finally:
         client.close()
 

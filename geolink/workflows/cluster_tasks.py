@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from geolink._version import __version__
 from geolink.errors import GeolinkError, InputError, UnavailableError
+from geolink.sources.addresses import is_address
 from geolink.sources.cache import Cache
 from geolink.sources.network import Network
 from geolink.sources.places import Place
-from geolink.sources.specs import LocalImagery, parse_imagery
 from geolink.workflows.acquire import gather, local_model
+from geolink.workflows.elsewhere import sources_here
 from geolink.workflows.request import PredictRequest
-from geolink.workflows.site import Site, Supply, local_osm, local_raster
+from geolink.workflows.site import Site, Supply, local_raster
 from geolink.workflows.versions import versions_of_parts
 
 if TYPE_CHECKING:
@@ -54,18 +55,15 @@ class Job:
 
 
 def for_others(request: PredictRequest) -> PredictRequest:
-    """A request as other machines understand it: absolute paths, and no outputs."""
-    imagery = request.imagery
-    if imagery is not None and isinstance(spec := parse_imagery(imagery), LocalImagery):
-        imagery = spec.path.absolute()
-    osm = local_osm(request)
-    model = Path(request.model)
+    """A request as other machines understand it: with absolute paths, and without outputs."""
+    files = {}
+    for name in ("imagery", "osm", "model", "aoi"):
+        spec = getattr(request, name)
+        if spec is not None and not is_address(spec) and Path(spec).exists():
+            files[name] = Path(spec).absolute()
     return replace(
         request,
-        imagery=imagery,
-        osm=request.osm if osm is None else osm.absolute(),
-        model=model.absolute() if model.exists() else request.model,
-        aoi=None if request.aoi is None else request.aoi.absolute(),
+        **files,
         out=None,
         raster=None,
         probabilities=None,
@@ -160,10 +158,14 @@ def _score_of(job: Job) -> _Score:
     from geolink.workflows.scene import build_scene
 
     crew = LocalCrew(job.device)
-    supply = Supply(Cache(), Network(offline=True))
+    cache = Cache()
+    supply = Supply(cache, Network(offline=job.request.offline))
     try:
         model = open_model(local_model(job.request.model, supply))
-        materials = gather(job.request, Site(job.place, local_raster(job.request)), supply)
+        request = sources_here(job.request, supply)
+        # Public servers are asked once, by the process that gave the job, and never by workers.
+        kept = Supply(cache, Network(offline=True))
+        materials = gather(request, Site(job.place, local_raster(request)), kept)
     except GeolinkError as error:
         raise UnavailableError(f"{error}; {_SHARING}") from error
     if model.card.sha256 != job.model_sha256:

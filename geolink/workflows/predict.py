@@ -5,10 +5,11 @@ What can be refused without a model is refused before the seconds that importing
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geolink.errors import OutputError
 from geolink.files import require_writable
@@ -16,12 +17,16 @@ from geolink.sources.cache import Cache
 from geolink.sources.network import Network
 from geolink.sources.places import Place
 from geolink.workflows.acquire import gather, local_model
+from geolink.workflows.elsewhere import outputs_there, shown, sources_here
 from geolink.workflows.progress import Progress, silent
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.results import PredictPlan, PredictResult
 from geolink.workflows.site import Site, Supply, locate, way_out_named
 from geolink.workflows.stock import announce, take_stock
 from geolink.workflows.work_folder import may_replace
+
+if TYPE_CHECKING:
+    from geolink.workflows.mapping import Crew
 
 
 def predict(
@@ -32,8 +37,8 @@ def predict(
     """Maps the functional zones of a place into a GeoPackage.
 
     Imagery, OSM and model that are not here are fetched into the cache first. Tiles are then
-    scored one after the other into a work folder beside the output; a run that is cut goes on from
-    there and ends with the same bytes.
+    scored, here or by the workers of a scheduler, into a work folder beside the output; a run that
+    is cut goes on from there and ends with the same bytes.
 
     Args:
         request: what to do; or give its fields by name, as in `predict(city="sample")`.
@@ -42,29 +47,38 @@ def predict(
 
     Raises:
         InputError: an input or a setting cannot be used.
-        UnavailableError: data or a model is not here, and cannot be fetched.
+        UnavailableError: data, a model or a scheduler is not here, and cannot be had.
         CheckpointError: the model cannot be loaded.
         OutputError: an output or the cache cannot be written.
     """
     request = request or PredictRequest(**settings)
     started = time.monotonic()
     supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
+    with outputs_there(request, supply.cache) as asked:
+        result = _draw(sources_here(asked, supply), supply, open_crew(request), progress)
+    return replace(result, out=shown(request.out or result.out), seconds=time.monotonic() - started)
+
+
+def _draw(
+    request: PredictRequest,
+    supply: Supply,
+    hired: AbstractContextManager["Crew"],
+    progress: Progress,
+) -> PredictResult:
+    """As `predict`, with sources and outputs that are files, and a crew that is still to be met."""
     site = locate(request, supply)
     wanted = take_stock(request, site, supply)
     out = output_path(request, site.place)
     require_outputs(request, out, local_files(request, site))
+    with hired as crew:
+        from geolink.workflows.mapping import draw_map, open_model
 
-    from geolink.workflows.inference import pick_device
-    from geolink.workflows.mapping import draw_map, open_model
-
-    device = pick_device(request.device)
-    announce(wanted)
-    with way_out_named(request, site):
-        model = open_model(local_model(request.model, supply))
-        materials = gather(request, site, supply)
-    require_outputs(request, out, materials.files)
-    result = draw_map(request, materials, model, out, device=device, progress=progress)
-    return replace(result, seconds=time.monotonic() - started)
+        announce(wanted)
+        with way_out_named(request, site):
+            model = open_model(local_model(request.model, supply))
+            materials = gather(request, site, supply)
+        require_outputs(request, out, materials.files)
+        return draw_map(request, materials, model, out, crew=crew, progress=progress)
 
 
 def plan(
@@ -78,12 +92,33 @@ def plan(
     """
     request = request or PredictRequest(**settings)
     supply = Supply(Cache(), Network(offline=request.offline))
+    request = sources_here(request, replace(supply, network=Network(offline=True)))
     site = locate(request, supply)
     wanted = take_stock(request, site, supply)
 
     from geolink.workflows.mapping import plan_map
 
-    return plan_map(request, site, wanted, supply, output_path(request, site.place))
+    planned = plan_map(request, site, wanted, supply, output_path(request, site.place))
+    return replace(planned, out=shown(planned.out))
+
+
+@contextmanager
+def open_crew(request: PredictRequest) -> Iterator["Crew"]:
+    """Who scores the tiles of a request: this process, or the workers of its scheduler.
+
+    Raises:
+        ConfigError: the device that it names is not there.
+        UnavailableError: the scheduler does not answer, or its workers cannot be used.
+    """
+    if request.scheduler is not None:
+        from geolink.workflows.cluster import connect
+
+        with connect(request.scheduler, request) as cluster:
+            yield cluster
+    else:
+        from geolink.workflows.mapping import LocalCrew
+
+        yield LocalCrew(request.device)
 
 
 def output_path(request: PredictRequest, place: Place) -> Path:

@@ -24,7 +24,7 @@ class PredictResult:
     """What a prediction made.
 
     Attributes:
-        out: the GeoPackage.
+        out: the GeoPackage, a file or an address.
         title: what the map shows; it says so where the imagery is simulated.
         classes: one summary per class of the legend.
         tiles: number of tiles by status.
@@ -34,7 +34,7 @@ class PredictResult:
         metadata: the record that went into the GeoPackage.
     """
 
-    out: Path
+    out: Path | str
     title: str
     classes: list[ClassSummary]
     tiles: dict[str, int]
@@ -74,7 +74,7 @@ class PredictPlan:
     """What a prediction would do: area, grid, tiles, sources, downloads and disk space."""
 
     title: str
-    out: Path
+    out: Path | str
     area_km2: float
     crs: str
     gsd: float
