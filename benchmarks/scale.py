@@ -32,6 +32,7 @@ import shapely
 import torch
 from numpy.typing import NDArray
 from pyproj import CRS
+from shapely.geometry.base import BaseGeometry
 from torch import Tensor
 
 from geolink.config import ModelConfig
@@ -69,7 +70,7 @@ class MadeImagery:
 
     info = SourceInfo("waves", simulated=True)
 
-    def __init__(self, area: shapely.Geometry) -> None:
+    def __init__(self, area: BaseGeometry) -> None:
         rng = np.random.default_rng(7)
         length = rng.uniform(*WAVELENGTHS, (len(UFZ), WAVES)) / (2 * np.pi)
         angle, self._phase = rng.uniform(0, 2 * np.pi, (2, len(UFZ), WAVES))
@@ -114,7 +115,7 @@ class Scorer(TileScorer):
         return np.stack([with_osm, without], axis=1).astype(np.float16)
 
 
-def area_of(side: int, whole: int, grid: GridSpec) -> shapely.Geometry:
+def area_of(side: int, whole: int, grid: GridSpec) -> BaseGeometry:
     """The whole map, or squares along its diagonal with the area of `whole` squared."""
     if side <= whole:
         return shapely.box(*grid.bounds)
@@ -158,7 +159,7 @@ def measure(side: int, whole: int, every: int, folder: Path) -> dict[str, float]
     outputs = sum((folder / name).stat().st_size for name in ("map.gpkg", "map.tif"))
     return {
         "side": side,
-        "megapixels": area.area / 1e6,
+        "megapixels": shapely.area(area) / 1e6,
         "tiles": len(tiles),
         "zones": len(zones),
         "seconds": time.process_time() - start,
@@ -167,7 +168,7 @@ def measure(side: int, whole: int, every: int, folder: Path) -> dict[str, float]
         "peak_mb": peak_bytes() / 1e6,
         "disk_mb": watch.most / 1e6,
         "outputs_mb": outputs / 1e6,
-        "planned_mb": work_bytes(grid, len(tiles), TILE_SIDE, len(UFZ)) / 1e6,
+        "planned_mb": work_bytes(plan, len(tiles), len(UFZ)) / 1e6,
     }
 
 
@@ -208,7 +209,7 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Measure each size in a fresh process, and print a table."""
-    parser = argparse.ArgumentParser(description=cast(str, __doc__).split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048, 4096])
     parser.add_argument("--whole", type=int, default=16_384)
     parser.add_argument("--model-every", type=int, default=16, help="0 leaves the model out")

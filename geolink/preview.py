@@ -141,10 +141,8 @@ def write_preview(
 
 def class_areas(zones: gpd.GeoDataFrame, legend: Legend) -> NDArray[np.float64]:
     """(classes,) sums of `area_m2` of zones by `class_id`."""
-    areas: NDArray[np.float64] = np.bincount(
-        zones["class_id"], zones["area_m2"], minlength=len(legend)
-    )
-    return areas
+    classes, areas = (zones[name].to_numpy() for name in ("class_id", "area_m2"))
+    return np.bincount(classes, areas, minlength=len(legend)).astype(np.float64)
 
 
 def legend_rows(areas: Sequence[float] | NDArray[np.float64], legend: Legend) -> list[LegendRow]:

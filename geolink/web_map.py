@@ -47,6 +47,7 @@ _FIRST_TOLERANCE, _DOUBLINGS = _STEPS / _MAX_SIDE, 6
 _HELD_VERTICES, _FIRST_CELL = 2_000_000, 4
 
 Polygons = NDArray[np.object_]
+Offsets = NDArray[np.integer]
 
 
 def write_web_map(
@@ -176,16 +177,16 @@ class _Largest:
         """
         side = self._unit * self._cell
         origin = np.array([self._bounds.west, self._bounds.south])
-        kind, corners, (rings, polygons) = shapely.to_ragged_array(zones.geometry.to_numpy())
+        kind, corners, offsets = shapely.to_ragged_array(zones.geometry.to_numpy())
         corners = (np.floor((corners - origin) / side) + 0.5) * side + origin
-        corners, rings, polygons, kept = _without_repeats(corners, rings, polygons)
-        outlines = shapely.from_ragged_array(kind, corners, (rings, polygons))
+        corners, left, kept = _without_repeats(corners, *offsets)
+        outlines = shapely.from_ragged_array(kind, corners, left)
         return zones[kept].set_geometry(outlines, crs=zones.crs)
 
 
 def _without_repeats(
-    corners: NDArray[np.float64], rings: NDArray[np.int64], polygons: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    corners: NDArray[np.float64], rings: Offsets, polygons: Offsets
+) -> tuple[NDArray[np.float64], tuple[Offsets, Offsets], NDArray[np.bool_]]:
     """Polygons as ragged arrays without repeated corners, and which of them are left.
 
     A ring of fewer than three different corners goes, and with its shell a polygon.
@@ -198,8 +199,8 @@ def _without_repeats(
     kept = sizes[polygons[:-1]] > 3
     alive = (sizes > 3) & kept[polygon_of]
     counts = np.bincount(polygon_of[alive], minlength=len(kept))[kept]
-    offsets = [np.append(0, np.cumsum(some)) for some in (sizes[alive], counts)]
-    return corners[new & alive[ring_of]], *offsets, kept
+    rings, polygons = (np.append(0, np.cumsum(some)) for some in (sizes[alive], counts))
+    return corners[new & alive[ring_of]], (rings, polygons), kept
 
 
 def _corners(zones: gpd.GeoDataFrame) -> NDArray[np.int64]:

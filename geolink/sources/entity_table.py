@@ -99,7 +99,7 @@ class EntityTable:
 
     def _count(self, polygon: shapely.Geometry) -> int:
         shapely.prepare(polygon)
-        found = self._near("shape", Bounds(*polygon.bounds))
+        found = self._near("shape", Bounds(*shapely.bounds(polygon).tolist()))
         total = 0
         while rows := found.fetchmany(_BATCH):
             shapes = shapely.from_wkb(np.array([row[0] for row in rows], dtype=object))

@@ -20,13 +20,13 @@ from geolink.config import Task
 from geolink.errors import CheckpointError, CoverageError, GeolinkError, InputError
 from geolink.files import file_identity, full_disk_named
 from geolink.graphs.scene import SceneGraphs, StoredGraphs
-from geolink.grid import GridSpec
 from geolink.legend import UFZ, Legend
 from geolink.models.geolink import GeoLink
 from geolink.models.heads import STRIDE
 from geolink.mosaic import TileStore, fingerprint
 from geolink.samples import normalise
 from geolink.sources.base import SourceInfo
+from geolink.tiles import TilePlan
 from geolink.workflows.acquire import Materials, gather, local_model
 from geolink.workflows.inference import (
     Scored,
@@ -57,6 +57,10 @@ from geolink.workflows.work_folder import remove_work, work_folder
 logger = logging.getLogger(__name__)
 
 OSM_TABLE = "osm.sqlite"  # in the store's folder
+
+# Measured (benchmarks/scale.py, country.py), bytes: of the file of a tile beside what it holds; of
+# rasters and zones per pixel while they are made; of the table of OSM per km2 of a dense centre.
+_TILE_OVERHEAD, _MAP_BYTES, _DENSE_OSM = 1500, 0.5, 4_000_000
 
 
 class Crew(Protocol):
@@ -115,7 +119,7 @@ class LocalCrew:
     @property
     def stages(self) -> StageReport | None:
         """See `Crew`."""
-        return self._clock and self._clock.report()
+        return None if self._clock is None else self._clock.report()
 
 
 def draw_map(
@@ -184,9 +188,14 @@ def plan_map(
     """
     card = open_model(local_model(request.model, supply)).card if wanted[0].here else None
     supported = None if card is None else card.gsd_range
+    osm_bytes = 0
     if all(need.here for need in wanted):
-        scene = build_scene(request, gather(request, site, supply), supported)
+        materials = gather(request, site, supply)
+        scene = build_scene(request, materials, supported)
         grid, tiling, infos = scene.grid, scene.plan, scene_infos(scene)
+        if materials.osm is not None and materials.imagery is not None:
+            around = scene.around
+            osm_bytes = table_bytes(materials.osm.path, around.width * around.height / 1e6)
     else:
         native = next((n.gsd for n in wanted if n.gsd is not None), SIMULATED_GSD)
         gsd = working_gsd(request.gsd, native, supported)
@@ -204,19 +213,42 @@ def plan_map(
         height=grid.height,
         width=grid.width,
         tiles=tiles,
-        work_bytes=work_bytes(grid, tiles, tiling.side, classes),
+        work_bytes=work_bytes(
+            tiling,
+            tiles,
+            classes,
+            osm_bytes=osm_bytes,
+            probabilities=request.probabilities is not None,
+        ),
         model=str(request.model),
         sources=[asdict(info) for info in infos],
         downloads=[need.to_dict() for need in wanted if not need.here],
     )
 
 
-def work_bytes(grid: GridSpec, tiles: int, side: int, classes: int) -> int:
-    """Disk space that a run needs beside its outputs."""
-    scores = 2 * classes * (side // STRIDE) ** 2 * 2  # two float16 maps at the decoder's stride
-    per_tile = scores + side**2 // 8 + 1024
-    rasters = grid.height * grid.width * 6  # classes, sieved classes and zone ids
-    return tiles * per_tile + rasters
+def work_bytes(
+    plan: TilePlan, tiles: int, classes: int, *, osm_bytes: int = 0, probabilities: bool = False
+) -> int:
+    """Disk space that a run takes at most, beside what its outputs keep.
+
+    Args:
+        plan: the tiling.
+        tiles: number of tiles that meet the area.
+        classes: of the model.
+        osm_bytes: size of the table of OSM.
+        probabilities: whether a raster of them is written.
+    """
+    scores = 2 * classes * (plan.side // STRIDE) ** 2 * 2  # two float16 maps at their stride
+    kept = tiles * (scores + plan.side**2 // 8 + _TILE_OVERHEAD)
+    pixels = min(tiles * plan.step**2, plan.grid.height * plan.grid.width)
+    maps = pixels * _MAP_BYTES + (pixels * classes if probabilities else 0)
+    return kept + int(maps) + osm_bytes
+
+
+def table_bytes(osm: Path, area_km2: float) -> int:
+    """About the size of the table of OSM of an area that is made from a file."""
+    packed = osm.name.endswith(".pbf")
+    return int(min(osm.stat().st_size * (10 if packed else 2), area_km2 * _DENSE_OSM))
 
 
 def open_model(spec: str | Path, *, task: Task | None = "segment") -> GeoLink:

@@ -35,7 +35,7 @@ TILE_SIDE = 224
 
 # An OSM file is read in parts of the area: bytes of it to a part, and metres a side at least, for
 # each is read with a margin and every reading runs through the whole file.
-_PART_BYTES, _LEAST_PART = 4_000_000, 4 * READ_MARGIN
+PART_BYTES, _LEAST_PART = 4_000_000, 4 * READ_MARGIN
 
 
 @dataclass(frozen=True)
@@ -153,25 +153,23 @@ def with_osm_on_disk(scene: Scene, osm: OsmFile | None, path: Path) -> Scene:
         return replace(scene, table=EntityTable(path))
     with full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        crs, parts = scene.grid.crs, _parts(scene, osm.path.stat().st_size)
+        crs, reach = scene.grid.crs, scene.aoi.buffer(2 * TILE_SIDE * scene.grid.gsd)
+        parts = lay_parts(scene.around, osm.path.stat().st_size)
+        parts = [part for part in parts if intersects(reach, shapely.box(*part))]
         found = read_osm_parts(osm.path, scene.around, parts, crs=crs)
         table = keep_entities(path, (_described(part, osm) for part in found), crs)
     return replace(scene, table=table)
 
 
-def _parts(scene: Scene, size: int) -> list[Bounds]:
-    """Pieces of what the tiles reach that hold about `_PART_BYTES` of an OSM file each."""
-    around = scene.around
-    count = math.sqrt(size / _PART_BYTES)
+def lay_parts(area: Bounds, size: int, *, part_bytes: int = PART_BYTES) -> list[Bounds]:
+    """Pieces of an area that hold about `part_bytes` each of an OSM file of `size` bytes."""
+    count = math.sqrt(size / part_bytes)
     rows, cols = (
-        max(1, math.ceil(min(count, length / _LEAST_PART)))
-        for length in (around.height, around.width)
+        max(1, math.ceil(min(count, length / _LEAST_PART))) for length in (area.height, area.width)
     )
-    xs = np.linspace(around.west, around.east, cols + 1)
-    ys = np.linspace(around.south, around.north, rows + 1)
-    parts = [Bounds(w, s, e, n) for s, n in pairwise(ys.tolist()) for w, e in pairwise(xs.tolist())]
-    reach = shapely.buffer(scene.aoi, 2 * TILE_SIDE * scene.grid.gsd)
-    return [part for part in parts if intersects(reach, shapely.box(*part))]
+    xs = np.linspace(area.west, area.east, cols + 1).tolist()
+    ys = np.linspace(area.south, area.north, rows + 1).tolist()
+    return [Bounds(w, s, e, n) for s, n in pairwise(ys) for w, e in pairwise(xs)]
 
 
 def _described(entities: OsmEntities, osm: OsmFile) -> OsmEntities:

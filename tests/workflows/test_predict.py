@@ -107,8 +107,24 @@ def test_the_plan_counts_what_the_run_will_keep(request_of, small_model):
     assert planned.tiles == 4
     assert planned.area_km2 == pytest.approx(0.078, rel=1e-6)
     assert planned.work_bytes > 4 * 2 * 9 * 56 * 56 * 2
+    more = plan(request_of(model=small_model, probabilities=Path("p.tif")))
+    assert more.work_bytes == planned.work_bytes + 300 * 260 * 9
     assert dict(planned.rows())["tiles"] == "4"
     assert planned.to_dict()["out"] == "ortho.gpkg"
+
+
+def test_the_plan_knows_how_much_disk_the_run_takes(tmp_path, request_of, small_model):
+    request = request_of(
+        model=small_model, out=tmp_path / "map.gpkg", raster=tmp_path / "map.tif", workers=0
+    )
+    taken = []
+
+    def look(*stage):
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        taken.append(sum(path.stat().st_size for path in files))
+
+    geolink.predict(request, look)
+    assert plan(request).work_bytes == pytest.approx(max(taken), rel=0.5)
 
 
 @pytest.fixture
