@@ -1,40 +1,47 @@
 #!/bin/sh
-# Trains geolink-tiny, from nothing, with the product's own commands.
+# Makes geolink-tiny from nothing with the product's own commands: pretrain, then finetune twice.
 #
-#     ./run.sh FOLDER_OF_EXTRACTS RUN_FOLDER
+#     ./run.sh DATA RUN
 #
-# The folder holds the extracts that are named below. A run that was cut goes on where it was.
-# Central Helsinki (`sample`) is tested on at the end, and decides nothing.
+# DATA holds osm/*.osm.pbf and imagery/banepa, as named below. A run that was cut goes on where it
+# was. Central Helsinki (`sample`) is tested on at the end, and decides nothing.
 set -eu
-extracts=$1 out=$2
-here=$(cd "$(dirname "$0")" && pwd)
+osm=$1/osm banepa=$1/imagery/banepa out=$2
 mkdir -p "$out"
+export OMP_NUM_THREADS=1 # threads that wait for each other are slow on a busy machine
 
-learned="baltimore karlsruhe_kirchfeld liechtenstein monaco neuss north_bayreuth"
-validated="darmstadt_hbf singapore_bayfront"
-
-# `--resume` where a run has begun, nothing where it has not; a finished run is left alone.
+# `--resume` where a run has begun.
 go_on() { if [ -e "$out/$1/run.json" ]; then echo --resume; fi; }
-is_done() { [ -e "$out/$1/finetune.json" ]; }
 
-osm= places=
-for name in $learned darmstadt_hbf; do osm="$osm --osm $extracts/$name.osm.pbf"; done
-for name in $learned $validated; do places="$places --extract $extracts/$name.osm.pbf"; done
-
-if [ ! -e "$out/pretrained/done" ]; then
-    geolink pretrain --imagery simulated $osm --gsd 1 --gsd 2 --tiles 120 \
-        --reconstruction 0 --contrast 1 --consistency 0 \
+if [ ! -e "$out/pretrained.done" ]; then
+    geolink pretrain --imagery simulated --imagery "$banepa/mosaic_train_0.5m_utm45n.tif" \
+        --osm "$osm/baltimore.osm.pbf" --osm "$osm/darmstadt_hbf.osm.pbf" \
+        --osm "$osm/karlsruhe_kirchfeld.osm.pbf" --osm "$osm/liechtenstein.osm.pbf" \
+        --osm "$osm/monaco.osm.pbf" --osm "$osm/neuss.osm.pbf" \
+        --osm "$osm/north_bayreuth.osm.pbf" --osm "$banepa/osm_buildings_derived.osm.pbf" \
+        --gsd 0.5 --gsd 1 --gsd 2 --tiles 80 --reconstruction 0 --contrast 1 --consistency 0 \
         --batch-size 32 --learning-rate 4e-3 --warmup-epochs 1 --epochs 16 --every 4 \
         --workers 1 --save-every 25 --device cpu --out "$out/pretrained" $(go_on pretrained)
-    touch "$out/pretrained/done"
+    touch "$out/pretrained.done"
 fi
 
-common="--cities sample --labels osm --test-cities sample --validation-cities darmstadt_hbf,singapore_bayfront
-    --keep-samples --batch-size 8 --encoder-rate 1 --class-weights sqrt
-    --appearance strong --drop-image 0.2 --drop-osm 0.1 --patience 0
-    --workers 1 --save-every 100 --device cpu"
+# learn NAME BASE OPTION...: fine-tunes one model into the next.
+learn() {
+    name=$1 base=$2
+    shift 2
+    [ -e "$out/$name/finetune.json" ] || geolink finetune --labels osm --model "$out/$base" \
+        --extract "$osm/baltimore.osm.pbf" --extract "$osm/karlsruhe_kirchfeld.osm.pbf" \
+        --extract "$osm/liechtenstein.osm.pbf" --extract "$osm/monaco.osm.pbf" \
+        --extract "$osm/neuss.osm.pbf" --extract "$osm/north_bayreuth.osm.pbf" \
+        --extract "$osm/darmstadt_hbf.osm.pbf" --extract "$osm/singapore_bayfront.osm.pbf" \
+        --cities sample --test-cities sample \
+        --validation-cities darmstadt_hbf,singapore_bayfront \
+        --keep-samples --fraction 0.55 --batch-size 8 --encoder-rate 1 --class-weights sqrt \
+        --appearance strong --drop-image 0.2 --drop-osm 0.1 --patience 0 \
+        --workers 1 --save-every 100 --device cpu --out "$out/$name" $(go_on "$name") "$@"
+}
 
 # Small tiles first: a quarter of the time, and most of the learning.
-is_done coarse || geolink finetune $places $common --model "$out/pretrained" --tile-side 112 \
-    --gsd 1 --gsd 1.7 --gsd 3 --tiles 250 --fraction 0.55 --rates 6e-4 --epochs 4 \
-    --out "$out/coarse" $(go_on coarse)
+learn coarse pretrained --tile-side 112 --gsd 1 --gsd 1.7 --gsd 3 --tiles 250 --epochs 20 \
+    --rates 6e-4
+learn geolink-tiny coarse --gsd 0.7 --gsd 1.2 --gsd 2.5 --tiles 100 --epochs 3 --rates 2e-4

@@ -7,6 +7,7 @@ from geolink.checkpoint import load_model
 from geolink.errors import ConfigError
 from geolink.sources.places import sample_extract
 from geolink.workflows.cutting import Cutting
+from geolink.workflows.finetune import FinetuneRequest
 from geolink.workflows.labelled import LabelledRequest, labelled_data
 
 
@@ -61,6 +62,17 @@ def test_what_cannot_be_cut_is_refused(settings):
 def test_extracts_are_places_of_their_own(more):
     with pytest.raises(ConfigError, match="extracts"):
         LabelledRequest(extracts=(sample_extract(),), labels="osm", **more)
+
+
+@pytest.mark.parametrize("more", [{"cutting": Cutting(tiles=2)}, {"keep_samples": True}])
+def test_pictures_are_not_cut(tmp_path, more):
+    with pytest.raises(ConfigError, match="can only be chosen for places"):
+        FinetuneRequest(data=tmp_path, **more)
+
+
+def test_cities_to_validate_on_need_cities_to_test_on():
+    with pytest.raises(ConfigError, match="need cities to test on"):
+        FinetuneRequest(city="sample", labels="osm", validation_cities=("sample",))
 
 
 def test_photographs_have_one_look(card, small_scene):
