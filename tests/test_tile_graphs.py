@@ -148,7 +148,7 @@ def test_semantics_are_those_of_encode_tags():
 
 
 def test_remembered_semantics_are_bounded(monkeypatch):
-    monkeypatch.setattr("geolink.tile_graphs._CACHED_TAGS", 3)
+    monkeypatch.setattr("geolink.graphs.semantics._CACHED_TAGS", 3)
     graphs = TileGraphs(StubEncoder(), COUNTS)
     for i in range(9):
         tags = [{"building": str(i)}, {"building": str(i + 1)}]
