@@ -84,6 +84,8 @@ class PictureClasses(PictureData):
     def __init__(
         self, folder: Path, *, graphs: GraphsOfPictures | None = None, side: int = 224
     ) -> None:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder; name one that holds a folder for each class")
         names = sorted(path.name for path in folder.iterdir() if path.is_dir())
         found = {name: picture_paths(folder / name) for name in names}
         classes = [name for name in names if found[name]]

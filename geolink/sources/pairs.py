@@ -141,7 +141,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _has_sidecar(file: Path) -> bool:
-    return file.suffix.lower() in PICTURE_SUFFIXES and read_sidecar(file) is not None
+    """Whether a file is a picture with a record beside it, however damaged."""
+    return file.suffix.lower() in PICTURE_SUFFIXES and file.with_suffix(".json").is_file()
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,8 @@ def _picture_pairs(pictures: Sequence[Path], folder: Path, cover: _Cover) -> Ite
     by_file: defaultdict[Path | None, list[str]] = defaultdict(list)
     for picture in pictures:
         sidecar = read_sidecar(picture)
-        assert sidecar is not None
-        by_file[cover.file_for(sidecar.bounds)].append(picture.relative_to(folder).as_posix())
+        osm = cover.file_for(sidecar.bounds) if sidecar else None
+        by_file[osm].append(picture.relative_to(folder).as_posix())
     for osm, names in by_file.items():
         for start in range(0, len(names), _PICTURES_AT_ONCE):
             yield PicturePairs(folder, tuple(names[start : start + _PICTURES_AT_ONCE]), osm)

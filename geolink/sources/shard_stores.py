@@ -148,7 +148,7 @@ def _fetch_file(url: str, target: Path, *, what: str, offline: bool) -> None:
         OutputError: the disk is full.
     """
     network = Network(offline=offline)
-    network.require(f"{what} of {without_secrets(url)}", "geolink pretrain")
+    network.require(f"{what} at {without_secrets(url)}", "geolink pretrain")
     if url.startswith(_WEB):
         network.download(url, target, what=what)
         return

@@ -58,13 +58,18 @@ class TrainingState:
         """
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            if content.pop("format") != _FORMAT:
-                raise ValueError("it is of another format")
-            return cls(**content)
+            form = content.pop("format")
+            state = cls(**content) if form == _FORMAT else None
         except Exception as error:  # a damaged pickle can fail in any way
             raise CheckpointError(
-                f"the state {path} cannot be read ({error}); start anew with --overwrite"
-            ) from None
+                f"the state {path} is damaged or none of a run; start anew with --overwrite"
+            ) from error
+        if state is None:
+            raise CheckpointError(
+                f"the state {path} is of another version of geolink; go on with that, or start "
+                "anew with --overwrite"
+            )
+        return state
 
 
 def require_same_settings(saved: Mapping[str, Any], asked: Mapping[str, Any], where: Path) -> None:

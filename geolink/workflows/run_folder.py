@@ -18,6 +18,8 @@ _POLL_S = 0.5
 def require_free(out: Path, contents: Sequence[str], *, resume: bool, overwrite: bool) -> None:
     """Check that a run may write into a folder, without touching it.
 
+    A folder with nothing but the note of a run that failed at once is free.
+
     Args:
         out: the folder; the one that it is in must exist.
         contents: patterns of the names that a run writes into it.
@@ -31,7 +33,8 @@ def require_free(out: Path, contents: Sequence[str], *, resume: bool, overwrite:
         raise OutputError(f"{out} is a file; name a folder for the run")
     if not out.absolute().parent.is_dir():
         raise OutputError(f"the folder {out.parent} does not exist; create it or choose another")
-    if not (resume or overwrite) and _earlier(out, contents):
+    begun = [path for path in _earlier(out, contents) if path.name != NOTE]
+    if begun and not (resume or overwrite):
         raise OutputError(
             f"{out} holds a run; go on with --resume, replace it with --overwrite, or name another "
             "folder"

@@ -162,7 +162,8 @@ def test_pictures_can_take_their_objects_from_an_extract(tmp_path):
 def test_a_picture_without_a_usable_box_is_no_candidate(tmp_path, bbox):
     path = write_picture(tmp_path / "set", bbox=bbox or "nothing")
     assert read_sidecar(path) is None
-    source = PicturePairs(tmp_path / "set", ("a.jpg",))
+    (source,) = find_pairs(tmp_path / "set")
+    assert source == PicturePairs(tmp_path / "set", ("a.jpg",))
     assert source.read(0, Filters()) == Rejection("no usable bounding box")
 
 

@@ -181,4 +181,6 @@ def test_a_probe_without_classes_is_refused_before_training(shards, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="folders of pictures"):
         pretrain(request(shards, tmp_path / "run", probe=tmp_path / "empty"))
+    with pytest.raises(InputError, match="gone is no folder"):
+        pretrain(request(shards, tmp_path / "run", probe=tmp_path / "gone"))
     assert not (tmp_path / "run" / "state.pt").exists()

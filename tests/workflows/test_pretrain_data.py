@@ -61,3 +61,10 @@ def test_the_released_profile_reads_tags_through_clip(shards):
 def test_an_unknown_tag_encoder_is_refused(shards):
     with pytest.raises(ConfigError, match="no tag encoder 'bert'; choose one of table, minilm"):
         PretrainRequest(out="run", images=shards, tag_encoder="bert")
+
+
+def test_what_was_refused_can_be_tried_again(shards, tmp_path):
+    asked = {"out": tmp_path / "run", "images": shards, "image_size": 32}
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="fewer than a batch of 99"):
+            pretrain(**asked, training=TrainingSettings(batch_size=99, workers=0, device="cpu"))
