@@ -75,7 +75,7 @@ def write_geopackage(
         OutputError: the target cannot be written, or the disk is full.
     """
     moment = _moment(timestamp)
-    record = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    record = json_text(metadata)
     with atomic_path(target, overwrite=overwrite) as part, write_errors_named(target):
         for frame in zones:
             _write_layer(part, frame, ZONES, record)
@@ -85,6 +85,12 @@ def write_geopackage(
                 _add_styles(database, legend, moment)
                 _fix_times(database, moment)
             database.execute("VACUUM")
+
+
+def json_text(metadata: Mapping[str, Any]) -> str:
+    """The metadata as JSON for a tag of a file, also where names of files are no UTF-8."""
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -39,6 +39,11 @@ class Legend:
         if len({c.name for c in self.classes}) != len(self.classes):
             raise ConfigError(f"legend {self.name!r}: class names must differ")
         for c in self.classes:
+            if not c.name.isprintable():  # such names break styles, and what a terminal shows
+                raise ConfigError(
+                    f"legend {self.name!r}: the name {c.name!r} holds characters that cannot be "
+                    "shown; rename the class"
+                )
             if not re.fullmatch(r"#[0-9a-fA-F]{6}", c.color):
                 raise ConfigError(f"legend {self.name!r}: {c.color!r} is not a #rrggbb colour")
 

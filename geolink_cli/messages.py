@@ -70,8 +70,9 @@ def report(error: Exception) -> int:
 
 
 def escape(text: str) -> str:
-    """`text` with rich's markup made harmless and line breaks folded."""
-    return escape_markup(" ".join(text.split()))
+    """`text` with rich's markup and a terminal's commands made harmless, and line breaks folded."""
+    line = " ".join(text.split())
+    return escape_markup("".join(c if c.isprintable() else "�" for c in line))
 
 
 def is_quiet() -> bool:

@@ -106,13 +106,33 @@ def test_sld_has_a_rule_per_class() -> None:
     assert fills == [c.color for c in UFZ.classes]
 
 
+HOSTILE = "<script>\"a\" & 'b'</script>]]><!--'); DROP TABLE zones;--"
+
+
 def test_names_are_escaped_in_styles() -> None:
-    name = "<script>\"a\" & 'b'</script>"
-    for style in zone_style(Legend("odd", (MapClass(0, name, "#112233"),))):
+    for style in zone_style(Legend("odd", (MapClass(0, HOSTILE, "#112233"),))):
         assert "<script>" not in style
         root = ET.fromstring(style)
         texts = {e.text for e in root.iter()} | {v for e in root.iter() for v in e.attrib.values()}
-        assert name in texts
+        assert HOSTILE in texts
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    legend = Legend("odd", (MapClass(0, HOSTILE, "#112233"),))
+    hostile_zones = zones().assign(class_name=HOSTILE)
+    hostile_tiles = tiles().assign(message=HOSTILE)
+    metadata = {"title": HOSTILE + "\0\x1b", "imagery": "not UTF-8: \udcff"}
+    path = tmp_path / "map.gpkg"
+    write_geopackage(
+        path, [hostile_zones], hostile_tiles, legend=legend, metadata=metadata, overwrite=False
+    )
+    assert read_metadata(path) == metadata
+    assert gpd.read_file(path, layer="zones")["class_name"].tolist() == [HOSTILE] * 3
+    assert gpd.read_file(path, layer="tiles")["message"].tolist() == [HOSTILE] * 2
+    with closing(sqlite3.connect(path)) as database:
+        styles = database.execute("SELECT styleQML, styleSLD FROM layer_styles").fetchall()
+        for style in (style for row in styles for style in row):
+            ET.fromstring(style)
 
 
 def test_the_same_arguments_give_the_same_bytes(

@@ -37,6 +37,8 @@ def test_id_of_unknown_class_names_the_known_ones():
         {"name": "x", "classes": [{"id": "a", "name": "b", "color": "#000000"}]},
         {"name": "x", "classes": [{"id": 1, "name": "b", "color": "#000000"}]},
         {"name": "x", "classes": [{"id": 0, "name": "b", "color": "red"}]},
+        {"name": "x", "classes": [{"id": 0, "name": "a\x1b[31m", "color": "#000000"}]},
+        {"name": "x", "classes": [{"id": 0, "name": "a\udcff", "color": "#000000"}]},
         {"name": "x", "classes": [{"id": i, "name": "b", "color": "#000000"} for i in (0, 1)]},
     ],
 )

@@ -101,9 +101,12 @@ def prepare_tile(
             )
         graph = graphs.build(grid.bounds) if graphs is not None else None
         seconds = {READING: read - start, GRAPHS: time.perf_counter() - read}
-    except (GeolinkError, OSError) as error:
-        log.warning("tile %d failed: %s", tile, error)
-        return PreparedTile(tile, TileResult(status="failed", message=str(error)))
+    except Exception as error:  # whatever is wrong with one tile, the others go on
+        known = isinstance(error, GeolinkError | OSError)
+        reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+        log.warning("tile %d failed: %s", tile, reason, exc_info=not known)
+        message = reason.encode("utf-8", "backslashreplace").decode()  # names of files in it
+        return PreparedTile(tile, TileResult(status="failed", message=message))
     nodes = (0, 0, 0) if graph is None else node_counts(graph)
     status: TileStatus = "ok" if any(nodes) else "no_osm"
     result = TileResult(valid=pixels.valid, status=status, nodes=nodes)

@@ -1,6 +1,5 @@
 """Tile scores to files: rasters, zones, GeoPackage, preview."""
 
-import json
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import rasterio
 from rasterio.windows import Window
 
 from geolink.files import atomic_path, full_disk_named, scratch_beside
-from geolink.gpkg import write_geopackage
+from geolink.gpkg import METADATA_ITEM, json_text, write_geopackage
 from geolink.grid import Bounds
 from geolink.legend import Legend
 from geolink.mosaic import TileStore, blend, tile_frame
@@ -74,7 +73,7 @@ def _write_with(
 
     begin("class map")
     class_map = store.path / "classes.tif"
-    tags = {"GEOLINK": json.dumps(metadata, ensure_ascii=False)}
+    tags = {METADATA_ITEM: json_text(metadata)}
     common: dict[str, Any] = {"legend": legend, "metadata": tags, "overwrite": True}
     keep_classes(class_map, scene.grid, lambda window: read(window).classes)
     begin("zones")
