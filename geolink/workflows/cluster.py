@@ -133,7 +133,8 @@ class Cluster:
                 found: list[Scored] = future.result(timeout=_POLL_S)
                 return found
             except KilledWorker as error:
-                reason = f"{error.allowed_failures + 1} workers died of this tile or one beside it"
+                died = error.allowed_failures + 1
+                reason = f"workers died of it or a tile beside it, {died} in turn"
                 logger.warning("tiles %s failed: %s", ", ".join(map(str, group)), reason)
                 return [(tile, TileResult(status="failed", message=reason)) for tile in group]
             except TimeoutError:  # of waiting, since the worker that has it is gone, or of the task
