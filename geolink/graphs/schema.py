@@ -31,5 +31,3 @@ LINE_FIRST = slice(2, 4)
 LINE_LAST = slice(4, 6)
 POLYGON_INNER = slice(0, 6)  # three points inside, around the centroid
 POLYGON_CENTROID = slice(6, 8)
-KEYPOINT_X = slice(0, None, 2)
-KEYPOINT_Y = slice(1, None, 2)
