@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -70,6 +70,7 @@ class SceneSampler:
     ) -> None:
         self.imagery = imagery
         self.graphs = graphs
+        self._entities = entities
         self._givers: dict[NodeType, NDArray[np.bool_]] = {}
         if labels is None:
             if entities is None:
@@ -77,6 +78,18 @@ class SceneSampler:
             labels = WeakLabels(entities, sea=sea)
             self._givers = label_mask(entities)
         self.labels = labels
+
+    def disturbed(self, change: Callable[[OsmEntities], OsmEntities]) -> "SceneSampler":
+        """The same pixels and labels, with other objects around them.
+
+        Objects that gave labels are hidden altogether: changed, they could give away others.
+        """
+        if self._entities is None or self.graphs is None:
+            return self
+        seen = {kind: ~given for kind, given in self._givers.items()}
+        changed = change(self._entities.select(seen))
+        graphs = self.graphs.of_others(changed)
+        return SceneSampler(self.imagery, changed, graphs, labels=self.labels)
 
     def with_imagery(self, imagery: ImageSource) -> Self:
         """The same place with other pixels; shares graphs and labels."""

@@ -3,15 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch_geometric.data import HeteroData
 
 from geolink.config import Task
 from geolink.errors import InputError
 from geolink.legend import Legend
 from geolink.samples import Sample
 from geolink.sources.base import SourceInfo
+from geolink.sources.entities import OsmEntities
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,18 @@ class Item:
     key: str
     city: str = ""
     position: tuple[float, float] | None = None
+
+
+class OsmChange(Protocol):
+    """Something done to OSM objects before a model sees them, such as leaving some out."""
+
+    def entities(self, entities: OsmEntities, where: str = "") -> OsmEntities:
+        """Objects as they are changed; `where` tells apart objects of the same name."""
+        ...
+
+    def graph(self, graph: HeteroData, where: str) -> HeteroData:
+        """The graph of a picture, of which there is nothing but the graph, as it is changed."""
+        ...
 
 
 class LabelledData(ABC):
@@ -80,6 +95,14 @@ class LabelledData(ABC):
     def label(self, key: str) -> NDArray[np.generic]:
         """The label of a sample alone, which is cheaper to read."""
 
+    def disturbed(self, change: OsmChange) -> "LabelledData":
+        """The same samples and labels, with OSM objects as something has changed them.
+
+        Raises:
+            InputError: there are no objects that could be changed.
+        """
+        raise InputError("these samples have no OSM objects that could be disturbed")
+
     def counts(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """(n, classes) pixels of each class, or 1 for the class of a whole image.
 
@@ -122,6 +145,12 @@ class JoinedData(LabelledData):
     def label(self, key: str) -> NDArray[np.generic]:
         """The label of a sample, from its part."""
         return self._part_of[key].label(key)
+
+    def disturbed(self, change: OsmChange) -> LabelledData:
+        """All parts with their objects changed."""
+        return JoinedData(
+            [part.disturbed(change) for part in dict.fromkeys(self._part_of.values())]
+        )
 
 
 def join(parts: Sequence[LabelledData]) -> LabelledData:

@@ -1,17 +1,19 @@
 """Labelled data in folders of pictures, in the layouts that published sets come in."""
 
+import copy
 import csv
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch_geometric.data import HeteroData
 
 from geolink.config import Task
-from geolink.datasets.base import Item, LabelledData
+from geolink.datasets.base import Item, LabelledData, OsmChange
 from geolink.datasets.pictures import GraphsOfPictures, class_picture, picture_paths, rgb_picture
 from geolink.errors import InputError
 from geolink.legend import IGNORE, UFZ, Legend, new_legend
@@ -61,6 +63,12 @@ class PictureData(LabelledData):
     @abstractmethod
     def label(self, key: str) -> NDArray[np.generic]:
         """The label of a picture."""
+
+    def disturbed(self, change: OsmChange) -> Self:
+        """The pictures with their objects changed."""
+        changed = copy.copy(self)
+        changed._graphs = None if self._graphs is None else self._graphs.disturbed(change)
+        return changed
 
     def _pixels(self, key: str) -> NDArray[np.uint8]:
         return rgb_picture(self._pictures[key], self._side)

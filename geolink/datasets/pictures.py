@@ -1,18 +1,28 @@
 """Pictures as pixels or class numbers, and the OSM objects that a sidecar places in them."""
 
+import copy
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
+import geopandas as gpd
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from PIL import Image
+from pyproj import Geod
 from torch_geometric.data import HeteroData
 
+from geolink.datasets.base import OsmChange
 from geolink.errors import InputError
+from geolink.grid import Bounds, utm_crs
+from geolink.sources.base import SourceInfo
+from geolink.sources.entities import ENTITY_TYPES, OsmEntities
 from geolink.sources.picture_pairs import PicturePairs, read_sidecar
+from geolink.sources.shard_files import TileObjects
 from geolink.tile_graphs import TileGraphs
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
+_EARTH = Geod(ellps="WGS84")
 _FORMATS = ("JPEG", "PNG", "TIFF")
 
 
@@ -21,6 +31,10 @@ class GraphsOfPictures(Protocol):
 
     def build(self, picture: Path) -> HeteroData | None:
         """The graph of a picture, None where nothing says what OSM knows of it."""
+        ...
+
+    def disturbed(self, change: OsmChange) -> Self:
+        """The graphs of objects that something has changed."""
         ...
 
 
@@ -33,6 +47,8 @@ class PictureGraphs:
         osm: an extract or vector file; None takes the files beside each picture.
     """
 
+    _change: OsmChange | None = None
+
     def __init__(self, graphs: TileGraphs, folder: Path, osm: Path | None = None) -> None:
         names = tuple(path.relative_to(folder).as_posix() for path in picture_paths(folder))
         self._pairs = PicturePairs(folder, names, osm)
@@ -44,7 +60,40 @@ class PictureGraphs:
         if sidecar is None:
             return None
         objects = self._pairs.objects(picture, sidecar.bounds)
+        if objects is not None and self._change is not None:
+            # Files beside pictures name their objects each on its own.
+            where = "" if self._pairs.osm else picture.stem
+            objects = _changed(objects, sidecar.bounds, self._change, where)
         return None if objects is None else self._graphs.build(objects)
+
+    def disturbed(self, change: OsmChange) -> Self:
+        """The graphs of objects that something has changed, in metres on the ground."""
+        other = copy.copy(self)
+        other._change = change
+        return other
+
+
+def _changed(objects: TileObjects, bounds: Bounds, change: OsmChange, where: str) -> TileObjects:
+    """The objects of a picture with its bounds in degrees, after a change that is in metres."""
+    x, y = (bounds.west + bounds.east) / 2, (bounds.south + bounds.north) / 2
+    zone = utm_crs(x, y)
+    ends = [bounds.west, x], [y, bounds.south], [bounds.east, x], [y, bounds.north]
+    side = _EARTH.inv(*ends)[2]  # width and height in metres
+    shapes = shapely.transform(objects.geometry, lambda xy: xy * side)
+    columns = {"osm_id": objects.ids, "tags": np.array(objects.tags, object)}
+    frame = gpd.GeoDataFrame(columns, geometry=shapes, crs=zone)
+    dimensions = shapely.get_dimensions(shapes)
+    frames = {
+        kind: frame[dimensions == i].reset_index(drop=True) for i, kind in enumerate(ENTITY_TYPES)
+    }
+    changed = change.entities(OsmEntities(**frames, info=SourceInfo("picture")), where)
+    parts = [changed.frame(kind) for kind in ENTITY_TYPES]
+    geometry = np.concatenate([part.geometry.to_numpy() for part in parts])
+    return TileObjects(
+        shapely.transform(geometry, lambda xy: xy / side),
+        np.concatenate([part["osm_id"].to_numpy(object) for part in parts]),
+        [tags for part in parts for tags in part["tags"]],
+    )
 
 
 def picture_paths(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch_geometric.data import HeteroData
 
+from geolink.datasets.base import OsmChange
 from geolink.graphs.released import load_released_graph
 
 GRAPHS = "graph"
@@ -16,10 +17,12 @@ class ReleasedGraphs:
 
     Args:
         folder: holds one `.pt` per picture.
+        change: what is done to the graphs.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, change: OsmChange | None = None) -> None:
         self._folder = folder
+        self._change = change
 
     def build(self, picture: Path) -> HeteroData | None:
         """The graph of a picture, None where there is none of its name.
@@ -28,4 +31,10 @@ class ReleasedGraphs:
             GraphError: the file is no published graph.
         """
         path = self._folder / f"{picture.stem}.pt"
-        return load_released_graph(path) if path.is_file() else None
+        graph = load_released_graph(path) if path.is_file() else None
+        changed = graph is not None and self._change is not None
+        return self._change.graph(graph, picture.stem) if changed else graph
+
+    def disturbed(self, change: OsmChange) -> "ReleasedGraphs":
+        """The graphs as something has changed them."""
+        return ReleasedGraphs(self._folder, change)

@@ -1,12 +1,14 @@
 """Labelled data cut out of a scene: tiles with a class per pixel, and cells with a number."""
 
+import copy
 from collections.abc import Sequence
 from itertools import islice
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geolink.datasets.base import Item, LabelledData
+from geolink.datasets.base import Item, LabelledData, OsmChange
 from geolink.errors import CoverageError
 from geolink.grid import GridSpec, PixelWindow
 from geolink.legend import IGNORE, Legend, new_legend
@@ -69,6 +71,12 @@ class SceneTiles(LabelledData):
         """(H, W) uint8 class ids of a tile."""
         return self._sampler.labels.read(self._grids[key])
 
+    def disturbed(self, change: OsmChange) -> Self:
+        """The tiles with the scene's objects changed."""
+        changed = copy.copy(self)
+        changed._sampler = self._sampler.disturbed(change.entities)
+        return changed
+
     def _is_labelled(self, grid: GridSpec) -> bool:
         label = self._sampler.labels.read(grid)
         return bool((label != IGNORE).mean() >= LEAST_LABELLED)
@@ -130,6 +138,12 @@ class SceneCells(LabelledData):
     def label(self, key: str) -> NDArray[np.float32]:
         """(1,) the cell's number."""
         return np.array([self._values[key]], np.float32)
+
+    def disturbed(self, change: OsmChange) -> Self:
+        """The cells with the scene's objects changed."""
+        changed = copy.copy(self)
+        changed._sampler = self._sampler.disturbed(change.entities)
+        return changed
 
 
 def _centre(grid: GridSpec) -> tuple[float, float]:

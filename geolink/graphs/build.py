@@ -354,6 +354,14 @@ def _same_type_edges(kind: EntityType, nodes: Geometries, tree: STRtree) -> Edge
     )
 
 
+def point_relations(xy: Floats) -> tuple[Indices, NDArray[np.float32]]:
+    """The relations of (N, 2) points among themselves: (2, E) edges and (E, relations) attributes.
+
+    They alone are not of two objects each: without a point its neighbours become neighbours.
+    """
+    return _one_hot(("point", "to", "point"), *_point_edges(xy))
+
+
 def _point_edges(xy: Floats) -> Edges:
     """Delaunay neighbours in row-major order, then each point to itself."""
     columns = RELATIONS["point", "to", "point"]

@@ -36,6 +36,7 @@ class SceneGraphs:
         coverage_side: int | None = None,
     ) -> None:
         self.coverage_side = coverage_side
+        self._encoder, self._key_counts = encoder, key_counts
         self.geometries: dict[EntityType, NDArray[np.object_]] = {}
         self.identifiers: dict[EntityType, NDArray[np.object_]] = {}
         self.semantics: dict[EntityType, NDArray[np.float32]] = {}
@@ -47,6 +48,12 @@ class SceneGraphs:
             self.semantics[kind] = encode_tags(frame["tags"].tolist(), encoder, key_counts)
             self._trees[kind] = STRtree(self.geometries[kind])
         self.objects = _numbered(self.identifiers)
+
+    def of_others(self, entities: OsmEntities) -> "SceneGraphs":
+        """Graphs of other entities, built alike."""
+        return SceneGraphs(
+            entities, self._encoder, self._key_counts, coverage_side=self.coverage_side
+        )
 
     def rows_within(self, bounds: Bounds) -> dict[EntityType, NDArray[np.int64]]:
         """Rows of the entities that meet a tile, ascending, per type."""

@@ -6,7 +6,7 @@ differences of shares, not of luck.
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +21,9 @@ def drop_objects(
     entities: OsmEntities,
     share: float,
     *,
-    seed: int,
+    seed: int | str,
     kinds: Collection[EntityType] = ENTITY_TYPES,
+    tag: str = "",
 ) -> OsmEntities:
     """Leaves out a share of the objects.
 
@@ -31,13 +32,18 @@ def drop_objects(
         share: probability of each object to be missing, 0-1.
         seed: of the draw.
         kinds: the types that objects are taken from.
+        tag: `key=value`, or `key=*` for any value: only objects with it are taken; all by default.
     """
-    _require_share(share)
-    keep = {kind: _draws(entities, kind, seed, "drop") >= share for kind in kinds}
+    require_share(share)
+    keep = {}
+    for kind in kinds:
+        frame = entities.frame(kind)
+        stays = draws(frame["osm_id"], seed, "drop") >= share
+        keep[kind] = stays | ~_tagged(frame["tags"], tag) if tag else stays
     return entities.select(keep)
 
 
-def shift_objects(entities: OsmEntities, metres: float, *, seed: int) -> OsmEntities:
+def shift_objects(entities: OsmEntities, metres: float, *, seed: int | str) -> OsmEntities:
     """Moves every object by a distance, each in a direction of its own.
 
     Args:
@@ -50,8 +56,7 @@ def shift_objects(entities: OsmEntities, metres: float, *, seed: int) -> OsmEnti
     frames = {}
     for kind in ENTITY_TYPES:
         frame = entities.frame(kind)
-        angle = 2 * np.pi * _draws(entities, kind, seed, "shift")
-        offset = metres * np.column_stack([np.cos(angle), np.sin(angle)])
+        offset = metres * directions(frame["osm_id"], seed)
         geometry = frame.geometry.to_numpy()
         xy, owner = shapely.get_coordinates(geometry, return_index=True)
         moved = shapely.set_coordinates(geometry.copy(), xy + offset[owner])
@@ -59,7 +64,7 @@ def shift_objects(entities: OsmEntities, metres: float, *, seed: int) -> OsmEnti
     return replace(entities, **frames)
 
 
-def retag_objects(entities: OsmEntities, share: float, *, seed: int) -> OsmEntities:
+def retag_objects(entities: OsmEntities, share: float, *, seed: int | str) -> OsmEntities:
     """Gives a share of the objects the tags of another object of their type.
 
     Args:
@@ -67,27 +72,46 @@ def retag_objects(entities: OsmEntities, share: float, *, seed: int) -> OsmEntit
         share: probability of each object to be mistaken for another, 0-1.
         seed: of the draw.
     """
-    _require_share(share)
     frames = {}
     for kind in ENTITY_TYPES:
         frame = entities.frame(kind)
-        tags = frame["tags"].to_numpy()
-        wrong = _draws(entities, kind, seed, "retag") < share
-        donor = (_draws(entities, kind, seed, "donor") * len(frame)).astype(np.intp)
-        mistaken = tags.copy()
-        mistaken[wrong] = tags[donor[wrong]]
-        frames[kind] = frame.assign(tags=mistaken)
+        rows = mistaken_rows(frame["osm_id"], share, seed)
+        frames[kind] = frame.assign(tags=frame["tags"].to_numpy()[rows])
     return replace(entities, **frames)
 
 
-def _draws(entities: OsmEntities, kind: EntityType, seed: int, what: str) -> NDArray[np.float64]:
-    """(n,) numbers in [0, 1) that follow from the seed and each object's name."""
-    names = entities.frame(kind)["osm_id"]
+def draws(names: Iterable[object], seed: int | str, what: str) -> NDArray[np.float64]:
+    """(n,) numbers in [0, 1) that follow from a seed, what they decide, and each object's name."""
     head = f"{seed} {what} "
     digests = (hashlib.blake2b(f"{head}{name}".encode(), digest_size=4).digest() for name in names)
     return np.frombuffer(b"".join(digests), dtype="<u4") / 2.0**32
 
 
-def _require_share(share: float) -> None:
+def directions(names: Iterable[object], seed: int | str) -> NDArray[np.float64]:
+    """(n, 2) vectors of length 1, in which objects are shifted."""
+    angle = 2 * np.pi * draws(names, seed, "shift")
+    return np.column_stack([np.cos(angle), np.sin(angle)])
+
+
+def mistaken_rows(names: Collection[object], share: float, seed: int | str) -> NDArray[np.intp]:
+    """(n,) row of the object that each is taken for: for a share another one's, else its own."""
+    require_share(share)
+    wrong = draws(names, seed, "retag") < share
+    donor = (draws(names, seed, "donor") * len(names)).astype(np.intp)
+    return np.where(wrong, donor, np.arange(len(names)))
+
+
+def require_share(share: float) -> None:
+    """Check that a share lies between 0 and 1.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if not 0 <= share <= 1:
         raise ConfigError(f"a share of objects is between 0 and 1, not {share:g}")
+
+
+def _tagged(tags: Iterable[Mapping[str, str]], tag: str) -> NDArray[np.bool_]:
+    """(n,) True where an object has a tag `key=value`, or `key=*`."""
+    key, _, value = tag.partition("=")
+    return np.array([key in each and value in ("*", each[key]) for each in tags], bool)

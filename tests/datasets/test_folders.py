@@ -1,10 +1,11 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic import StubEncoder
+from synthetic import StubEncoder, write_picture
 
 from geolink.datasets.folders import (
     PictureChanges,
@@ -19,6 +20,7 @@ from geolink.sources.class_table import class_table
 from geolink.tile_graphs import TileGraphs
 
 SIDE = 32
+KINDS = ("point", "line", "polygon")
 
 
 def picture(path, *, color=(10, 20, 30), side=SIDE):
@@ -71,6 +73,54 @@ class TestClasses:
         record = tmp_path / "one" / "n4503852781_DE_.json"
         record.write_text(json.dumps({"bbox": [9, 9, 1, 1]}))
         assert data.sample(key).graph is None
+
+
+class Change:
+    """Moves objects by a distance, or leaves them out."""
+
+    def __init__(self, metres=None):
+        self.metres, self.seen = metres, []
+
+    def entities(self, entities, where=""):
+        self.seen.append((where, len(entities)))
+        if self.metres is None:
+            return entities.select({k: np.zeros(len(entities.frame(k)), bool) for k in KINDS})
+        frames = {k: entities.frame(k) for k in KINDS}
+        moved = {k: f.set_geometry(f.translate(self.metres)) for k, f in frames.items()}
+        return replace(entities, **moved)
+
+    def graph(self, graph, where):
+        raise AssertionError("the objects are at hand")
+
+
+class TestDisturbed:
+    @pytest.fixture
+    def data(self, tmp_path):
+        """Two pictures of a scene that is 300 m wide, each with its OSM beside it."""
+        for name in ("one", "two"):
+            write_picture(tmp_path / name, "a")
+        graphs = PictureGraphs(TileGraphs(StubEncoder(), {"building": 10}), tmp_path)
+        return PictureClasses(tmp_path, graphs=graphs, side=SIDE)
+
+    def test_objects_move_by_metres_on_the_ground(self, data):
+        change = Change(metres=30.0)
+        before, after = (
+            d.sample("one/a").graph["point"].keypoints for d in (data, data.disturbed(change))
+        )
+        assert len(before) == 3
+        np.testing.assert_allclose((after - before)[:, 0], 0.1, atol=4e-3)
+        np.testing.assert_allclose((after - before)[:, 1], 0.0, atol=2e-3)
+        assert change.seen == [("a", 12)]
+
+    def test_nothing_is_left_of_objects_that_are_dropped(self, data):
+        graph = data.disturbed(Change()).sample("two/a").graph
+        assert all(len(graph[kind].x) == 0 for kind in KINDS)
+        assert len(data.sample("two/a").graph["polygon"].x) > 0  # the data itself is as it was
+
+    def test_without_objects_nothing_changes(self, tmp_path):
+        picture(tmp_path / "img" / "a.png")
+        numbers(tmp_path / "label" / "a.png", np.zeros((SIDE, SIDE)))
+        assert PictureSegments(tmp_path, side=SIDE).disturbed(Change()).sample("a").graph is None
 
 
 class TestSegments:

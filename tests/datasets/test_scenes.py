@@ -60,6 +60,27 @@ def test_only_tiles_with_labels_are_samples():
     assert data.gsd_range == (1.0, 1.0)
 
 
+def test_disturbed_tiles_keep_pixels_and_labels_and_lose_what_gave_them():
+    class Trees:
+        def entities(self, entities, where=""):
+            keep = np.array(["tree" in t.values() for t in entities.point["tags"]])
+            return entities.select({"point": keep})
+
+    data = tiles()
+    other = data.disturbed(Trees())
+    assert other.keys == data.keys
+    counts = {}
+    for name, some in (("before", data), ("after", other)):
+        samples = [some.sample(key) for key in some.keys]
+        counts[name] = [sum(len(s.graph[k].x) for s in samples) for k in ("point", "polygon")]
+        if name == "after":
+            assert not any(mask.any() for s in samples for mask in s.givers.values())
+    assert counts["after"][0] < counts["before"][0]
+    assert 0 < counts["after"][1] < counts["before"][1]
+    for key in data.keys:
+        np.testing.assert_array_equal(data.label(key), other.label(key))
+
+
 def test_users_labels_are_given_by_no_object():
     sample = tiles(polygons((0, 0, 300, 300))).sample("town/000000")
     assert not any(giver.any() for giver in sample.givers.values())

@@ -44,6 +44,19 @@ def test_only_the_types_asked_for_are_dropped():
     )
 
 
+@pytest.mark.parametrize(
+    ("tag", "gone"), [("building=*", 3), ("building=house", 2), ("building=barn", 0)]
+)
+def test_only_objects_with_the_tag_are_dropped(tag, gone):
+    scene = osm_entities()
+    left = drop_objects(scene, 1.0, seed=0, tag=tag)
+    assert len(scene) - len(left) == gone
+    key, _, value = tag.partition("=")
+    assert not any(t.get(key) and value in ("*", t[key]) for t in left.polygon["tags"])
+    half = drop_objects(SCENE, 0.5, seed=0, tag="building=*")
+    assert len(SCENE) - len(half) == pytest.approx(45, rel=0.25)
+
+
 def test_objects_move_by_the_distance_in_directions_of_their_own():
     found = shift_objects(SCENE, 7.5, seed=0)
     for kind in ENTITY_TYPES:
