@@ -8,6 +8,7 @@ import typer
 
 from geolink_cli import options
 from geolink_cli.evaluations import difference_table, figure_table
+from geolink_cli.finetune import Mode, Task
 from geolink_cli.messages import EXIT_BELOW, progress_bars, show
 
 PROTOCOL, ROBUST, OUTPUTS = "Protocol", "Disturbances", "Outputs"
@@ -19,6 +20,7 @@ class Protocol(StrEnum):
     segment = "segment"
     knn = "knn"
     linear = "linear"
+    finetune = "finetune"
     regress = "regress"
     change = "change"
 
@@ -39,6 +41,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="A,B,...", help="Several places.", rich_help_panel="Place"),
     ] = None,
+    extract: options.ExtractOpt = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -58,17 +61,31 @@ def evaluate(
     protocol: Annotated[
         Protocol, typer.Option(help="How the model is measured.", rich_help_panel=PROTOCOL)
     ] = Protocol.segment,
+    task: Annotated[
+        Task, typer.Option(help="What to fine-tune to.", rich_help_panel=PROTOCOL)
+    ] = Task.segment,
     seeds: Annotated[int, typer.Option(min=1, help="Runs.", rich_help_panel=PROTOCOL)] = 1,
     split: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="random|blocks|FILE", help="Parts, for probes.", rich_help_panel=PROTOCOL
+            metavar="HOW",
+            help="Parts, where something is learned: blocks, random, or a saved split.",
+            rich_help_panel=PROTOCOL,
         ),
-    ] = "random",
+    ] = None,
     fraction: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, help="Share of training samples.", rich_help_panel=PROTOCOL),
     ] = 1.0,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Of fine-tuning; default as in the paper.", rich_help_panel=PROTOCOL
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode, typer.Option(help="Which weights fine-tuning changes.", rich_help_panel=PROTOCOL)
+    ] = Mode.full,
     boundary_distances: Annotated[
         str, typer.Option(metavar="M,M,...", help="Tolerances.", rich_help_panel=PROTOCOL)
     ] = "3,10",
@@ -76,12 +93,19 @@ def evaluate(
         float,
         typer.Option(min=1.0, metavar="M", help="Spatial blocks.", rich_help_panel=PROTOCOL),
     ] = 250.0,
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Resamples of blocks that intervals come from.", rich_help_panel=PROTOCOL
+        ),
+    ] = 1000,
     min_zone_area: Annotated[
         float,
         typer.Option(min=0.0, metavar="M2", help="Smallest zone.", rich_help_panel=PROTOCOL),
     ] = 500.0,
     osm_dropout: Annotated[
-        str | None, _disturbance("S,S,...", "Objects missing: 0.5, polygon, or polygon:0.5.")
+        str | None,
+        _disturbance("S,S,...", "Objects missing: 0.5, polygon, building=*, or building=*:0.5."),
     ] = None,
     osm_shift: Annotated[str | None, _disturbance("M,M,...", "Objects out of place.")] = None,
     osm_retag: Annotated[str | None, _disturbance("S,S,...", "Objects with wrong tags.")] = None,
@@ -121,12 +145,15 @@ def evaluate(
     """Measures a model on labelled data, with intervals.
 
     Give a place with --labels (polygons, a class raster, or `osm` for OSM's own zones), or a folder
-    of labelled pictures with --data. --compare shows the difference of two reports instead.
+    of labelled pictures with --data. With --protocol finetune and several places (--cities,
+    --extract), a model is fine-tuned in each and measured in all. --compare shows the difference of
+    two reports instead.
 
     Examples:
         geolink evaluate --city sample --labels osm --report report
         geolink evaluate --city sample --labels osm --osm-dropout 0.2,0.5
         geolink evaluate --data scenes/ --protocol knn --model geolink-tiny
+        geolink evaluate --extract a.osm.pbf --extract b.osm.pbf --labels osm --protocol finetune
         geolink evaluate --imagery a.tif --labels b.gpkg --fail-under miou=0.5
         geolink evaluate --compare old/report.json new/report.json
     """
@@ -144,6 +171,7 @@ def evaluate(
         aoi=aoi,
         boundary=boundary,
         cities=options.parse_names(cities),
+        extracts=tuple(extract or ()),
         data=data,
         labels=labels,
         column=label_column,
@@ -156,11 +184,15 @@ def evaluate(
         gsd=gsd,
         accept_imagery_terms=accept_imagery_terms,
         protocol=protocol.value,
+        task=task.value,
         seeds=seeds,
-        split=split,
+        split=split or "",
         fraction=fraction,
+        epochs=epochs,
+        mode=mode.value,
         distances_m=options.parse_numbers(boundary_distances),
         block_m=block_side,
+        draws=draws,
         min_zone_area_m2=min_zone_area,
         osm_dropout=options.parse_names(osm_dropout),
         osm_shift=options.parse_numbers(osm_shift),

@@ -58,14 +58,7 @@ def finetune(
         str | None,
         typer.Option(metavar="A,B,...", help="Several cities.", rich_help_panel="Place"),
     ] = None,
-    extract: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="An OSM extract as a place with simulated imagery; repeatable.",
-            rich_help_panel="Place",
-        ),
-    ] = None,
+    extract: options.ExtractOpt = None,
     data: Annotated[
         Path | None,
         typer.Option(

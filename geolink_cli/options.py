@@ -178,6 +178,14 @@ AoiOpt = Annotated[
         "--aoi", metavar="FILE", help="Polygons in any vector file.", rich_help_panel="Place"
     ),
 ]
+ExtractOpt = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="An OSM extract as a place with simulated imagery; repeatable.",
+        rich_help_panel="Place",
+    ),
+]
 ImageryOpt = Annotated[
     str | None,
     typer.Option(

@@ -46,7 +46,7 @@ def parse_thresholds(texts: Sequence[str], known: Sequence[str]) -> dict[str, fl
             raise ConfigError(f"--fail-under takes METRIC=VALUE, such as miou=0.5, not {text!r}")
         if name not in usable:
             problem = "is better when lower" if name in known else "is no figure of this protocol"
-            raise ConfigError(f"{name!r} {problem}; --fail-under knows {_listed(usable)}")
+            raise ConfigError(f"{name!r} {problem}; --fail-under knows {_in_short(usable)}")
         thresholds[name] = value
     return thresholds
 
@@ -61,7 +61,7 @@ def shortfalls(report: Report, thresholds: Mapping[str, float]) -> list[Shortfal
     ]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _in_short(names: Sequence[str]) -> str:
     """Names of figures, those of single classes by one example each."""
     heads = dict.fromkeys(name.partition(".")[0] for name in names if "." in name)
     overall = [name for name in names if "." not in name]

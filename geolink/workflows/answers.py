@@ -1,13 +1,16 @@
-"""What a model answers to labelled samples."""
+"""What a model answers to labelled samples, and how it encodes them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch_geometric.data import HeteroData
 
 from geolink.datasets.base import LabelledData
 from geolink.models.geolink import GeoLink
@@ -15,6 +18,7 @@ from geolink.samples import Sample, normalise
 from geolink.workflows.inference import one_thread_each
 
 Change = Callable[[str, Sample], Sample]
+Ask = Callable[[Sequence[Sample]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Answer:
     Attributes:
         key: name of the sample.
         sample: as the model saw it.
-        values: float32 class probabilities (classes, H, W) or (classes,), or numbers (k,).
+        values: float32 class probabilities (classes, H, W) or (classes,), numbers (k,), or the
+            encoding of the scene (width,).
     """
 
     key: str
@@ -43,9 +48,6 @@ def answers(
 ) -> Iterator[Answer]:
     """The answers of a model to samples, in their order.
 
-    They depend neither on the batch nor, on a CPU, on the number of cores: there every sample goes
-    through the model alone.
-
     Args:
         model: in evaluation mode, on `device`.
         data: labelled data.
@@ -54,32 +56,79 @@ def answers(
         change: what is done to each sample first, such as hiding objects.
         batch_size: samples at once.
     """
+    ask = partial(_answer, model, device)
+    return _asked(ask, data, keys, device=device, change=change, batch_size=batch_size)
+
+
+def encodings(
+    model: GeoLink,
+    data: LabelledData,
+    keys: Sequence[str],
+    *,
+    device: torch.device,
+    change: Change | None = None,
+    batch_size: int = 16,
+) -> Iterator[Answer]:
+    """The scene encodings of samples by a model, in their order; arguments as of `answers`."""
+    ask = partial(_encoding, model, device)
+    return _asked(ask, data, keys, device=device, change=change, batch_size=batch_size)
+
+
+def _asked(
+    ask: Ask,
+    data: LabelledData,
+    keys: Sequence[str],
+    *,
+    device: torch.device,
+    change: Change | None,
+    batch_size: int,
+) -> Iterator[Answer]:
+    """What `ask` says of samples.
+
+    It depends neither on the batch nor, on a CPU, on the number of cores: there every sample goes
+    through the model alone.
+    """
 
     def read(key: str) -> Sample:
         sample = data.sample(key)
         return sample if change is None else change(key, sample)
-
-    def answer(samples: Sequence[Sample]) -> NDArray[np.float32]:
-        return _answer(model, samples, device)
 
     waiting = iter(keys)
     while group := list(islice(waiting, batch_size)):
         samples = [read(key) for key in group]
         if device.type == "cpu":
             with one_thread_each() as cores, ThreadPoolExecutor(cores) as pool:
-                values = np.concatenate(list(pool.map(answer, ([s] for s in samples))))
+                values = np.concatenate(list(pool.map(ask, ([s] for s in samples))))
         else:
-            values = answer(samples)
+            values = ask(samples)
         yield from map(Answer, group, samples, values)
 
 
 @torch.inference_mode()
-def _answer(model: GeoLink, samples: Sequence[Sample], device: torch.device) -> NDArray[np.float32]:
-    pixels = normalise(np.stack([s.rgb for s in samples]), model.card.mean, model.card.std)
-    graphs = [None if s.graph is None else s.graph.to(device) for s in samples]
+def _answer(model: GeoLink, device: torch.device, samples: Sequence[Sample]) -> NDArray[np.float32]:
+    pixels, graphs = _inputs(model, device, samples)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        values = model(pixels.to(device), graphs).float()
+        values = model(pixels, graphs).float()
     if model.config.task != "regress":
         values = values.softmax(dim=1)
     result: NDArray[np.float32] = values.cpu().numpy()
     return result
+
+
+@torch.inference_mode()
+def _encoding(
+    model: GeoLink, device: torch.device, samples: Sequence[Sample]
+) -> NDArray[np.float32]:
+    pixels, graphs = _inputs(model, device, samples)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        values: NDArray[np.float32] = model.encode_scene(pixels, graphs).float().cpu().numpy()
+    return values
+
+
+def _inputs(
+    model: GeoLink, device: torch.device, samples: Sequence[Sample]
+) -> tuple[Tensor, list[HeteroData | None]]:
+    """Pixels and graphs of samples as the model takes them."""
+    pixels = normalise(np.stack([s.rgb for s in samples]), model.card.mean, model.card.std)
+    graphs = [None if s.graph is None else s.graph.to(device) for s in samples]
+    return pixels.to(device), graphs

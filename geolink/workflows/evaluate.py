@@ -1,11 +1,8 @@
 """`evaluate`: a model and labelled data in, figures with intervals and a report out."""
 
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,45 +10,40 @@ from typing import Any
 import torch
 
 from geolink.checkpoint import load_model
-from geolink.datasets.base import LabelledData
 from geolink.errors import ConfigError
-from geolink.files import full_disk_named
 from geolink.legend import Legend
-from geolink.metrics.tally import Measured
 from geolink.models.geolink import GeoLink
 from geolink.reports.compare import Comparison, compare
 from geolink.reports.files import load_report, report_record
-from geolink.reports.maps import MapPair, error_map
+from geolink.reports.maps import error_map
 from geolink.reports.record import Condition, Report, figure_names
 from geolink.reports.thresholds import Shortfall, parse_thresholds, shortfalls
 from geolink.reports.write import require_report_folder, write_report
-from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache
 from geolink.sources.network import Network
 from geolink.workflows import evaluate_maps as maps
 from geolink.workflows import evaluate_samples as samples
 from geolink.workflows.acquire import local_model
-from geolink.workflows.evaluation_request import PROBES, EvaluateRequest
+from geolink.workflows.evaluate_finetuned import FinetunedModels
+from geolink.workflows.evaluation_request import FINETUNE, PROBES, EvaluateRequest
+from geolink.workflows.findings import (
+    SIMULATED,
+    WEAK,
+    Findings,
+    Runs,
+    add_blocks,
+    sample_notes,
+    seeds_of,
+    work_folder,
+)
 from geolink.workflows.inference import pick_device
 from geolink.workflows.labelled import labelled_data
 from geolink.workflows.mapping import open_model
 from geolink.workflows.progress import Progress, silent
 from geolink.workflows.site import Supply
-from geolink.workflows.trials import Trial, trials_of
+from geolink.workflows.trials import trials_of
 
-SIMULATED = (
-    "Simulated imagery: rendered from OpenStreetMap, not observed. The figures say how well the "
-    "model does under simulated light, not on photographs."
-)
-WEAK = (
-    "Weak reference: OpenStreetMap's own zones. Every object that gave a label is hidden from the "
-    "model. The figures say how well mapped zones are found again, not how right a map is on the "
-    "ground."
-)
 _ONE_CLASS = "The reference has the class {} only: figures over classes say little."
-_FEW = 10  # samples below which no claim is made
-
-Runs = list[Mapping[str, Measured]]
 
 
 @dataclass(frozen=True)
@@ -91,19 +83,6 @@ class EvaluateResult:
         return {**record, "page": page, "missed": missed, "seconds": self.seconds}
 
 
-@dataclass
-class _Findings:
-    """What the trials gave, before it is summed up."""
-
-    legend: Legend
-    trials: dict[Trial, Runs] = field(default_factory=dict)
-    without: Runs = field(default_factory=list)
-    pictures: list[MapPair] = field(default_factory=list)
-    sources: list[SourceInfo] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    others: list[Condition] = field(default_factory=list)
-
-
 def evaluate(
     request: EvaluateRequest | None = None,
     progress: Progress = silent,
@@ -129,7 +108,12 @@ def evaluate(
     device = pick_device(request.device)
     supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
     model = _model(request, supply).to(device)
-    if request.data is None and request.protocol == "segment":
+    if request.protocol == FINETUNE:
+        with work_folder(request) as work:
+            findings = FinetunedModels(
+                request, model.card, work=work, device=device, progress=progress
+            ).measure()
+    elif request.data is None and request.protocol == "segment":
         findings = _on_places(request, model, supply, device, progress)
     else:
         findings = _on_samples(request, model, device, progress)
@@ -158,7 +142,7 @@ def compare_reports(first: Path, second: Path) -> Comparison:
 def _model(request: EvaluateRequest, supply: Supply) -> GeoLink:
     """The model, with a head where the protocol needs one; thresholds are checked first."""
     spec = local_model(request.model, supply)
-    if request.protocol in PROBES:
+    if request.protocol in (*PROBES, FINETUNE):
         return load_model(spec, offline=request.offline)
     model = open_model(spec, task=None)
     _thresholds(request, model.card.legend)
@@ -176,7 +160,7 @@ def _on_places(
     supply: Supply,
     device: torch.device,
     progress: Progress,
-) -> _Findings:
+) -> Findings:
     """The map that `predict` draws of each place, in every trial."""
     legend = model.card.legend
     if model.card.config.task != "segment":
@@ -185,30 +169,30 @@ def _on_places(
             "protocol segment measures maps; choose another model or protocol"
         )
     grounds = maps.survey(request, model, supply)
-    findings = _Findings(legend)
+    findings = Findings(legend)
     with_osm = any(ground.visible is not None for ground in grounds)
     trials = trials_of(request, with_osm=with_osm)
-    _require_osm(trials, with_osm=with_osm)
+    samples.require_disturbable(trials, with_osm=with_osm)
     simulated = any(ground.simulated for ground in grounds)
     plan = [
         (trial, seed, ground)
         for trial in trials
-        for seed in _seeds(request, random=trial.is_random or simulated)
+        for seed in seeds_of(request, random=trial.is_random or simulated)
         for ground in grounds
     ]
     steps = _Steps(progress, [len(ground.scene.tiles) for _, _, ground in plan])
-    with _work_folder(request) as work:
+    with work_folder(request) as work:
         for (trial, seed, ground), step in zip(plan, steps, strict=True):
             options: dict[str, Any] = {"seed": seed, "work": work, "device": device}
             drawn, alone = maps.measure(ground, trial, model, request, **options, progress=step)
             first = ground is grounds[0]
-            _add(
+            add_blocks(
                 findings.trials.setdefault(trial, []),
                 maps.tally(ground, drawn, legend, request),
                 new=first,
             )
             if trial.kind == "main" and with_osm:
-                _add(findings.without, maps.tally(ground, alone, legend, request), new=first)
+                add_blocks(findings.without, maps.tally(ground, alone, legend, request), new=first)
             if trial.kind == "main" and seed == request.seed:
                 findings.pictures.append(maps.picture(ground, drawn))
     summed = partial(Condition.of, legend=legend, draws=request.draws)
@@ -224,7 +208,7 @@ def _on_places(
 
 def _on_samples(
     request: EvaluateRequest, model: GeoLink, device: torch.device, progress: Progress
-) -> _Findings:
+) -> Findings:
     """The model's answers to samples, or probes of its features, in every trial."""
     data = labelled_data(request, model.card, progress=progress)
     _thresholds(request, data.legend)
@@ -232,63 +216,32 @@ def _on_samples(
         samples.require_fits(data, model, request)
     with_osm = samples.has_osm(data)
     trials = trials_of(request, with_osm=with_osm)
-    if any(trial.needs_osm for trial in trials):
-        raise ConfigError("OSM objects are disturbed on places only; give one instead of --data")
-    findings = _Findings(data.legend, sources=list(data.sources))
-    gsd = samples.gsd_of(request, data)
-    for trial in trials:
-        for seen in (True, False) if with_osm and trial.kind == "main" else (with_osm,):
-            runs = findings.trials.setdefault(trial, []) if seen == with_osm else findings.without
-            views = [
-                samples.View(trial, seed, gsd, seen)
-                for seed in _seeds(request, random=trial.is_random or request.protocol in PROBES)
-            ]
-            runs += _sample_runs(request, model, data, views, findings, device, progress)
-    findings.notes += _sample_notes(request, data, gsd)
+    samples.require_disturbable(trials, with_osm=with_osm)
+    findings = Findings(data.legend, sources=list(data.sources))
+    probed = request.protocol in PROBES
+    views = [
+        view
+        for seed in seeds_of(request, random=True)
+        for view in samples.views_of(trials, seed, request, data, with_osm=with_osm)
+        if seed == request.seed or view.trial.is_random or probed
+    ]
+    table = samples.FeatureTable(model, data, request, device=device, progress=progress)
+    for view in views:
+        runs = findings.runs_of(view.trial, alone=view.alone)
+        if probed:
+            runs.append(samples.probe(table.of(view), data, request, view.seed))
+            continue
+        blocks, pair = samples.measure_answers(
+            model, data, data.keys, view, request, device=device, progress=progress
+        )
+        runs.append(blocks)
+        if pair is not None and not findings.pictures:
+            findings.pictures.append(pair)
+    findings.notes += sample_notes(request, data, samples.gsd_of(request, data))
     return findings
 
 
-def _sample_runs(
-    request: EvaluateRequest,
-    model: GeoLink,
-    data: LabelledData,
-    views: Sequence[samples.View],
-    findings: _Findings,
-    device: torch.device,
-    progress: Progress,
-) -> Iterator[Mapping[str, Measured]]:
-    """One run per seed; features that no seed changes are computed once."""
-    options: dict[str, Any] = {"device": device, "progress": progress}
-    table = None
-    for view in views:
-        if request.protocol in PROBES:
-            if table is None or view.trial.is_random:
-                table = samples.features(model, data, view, request, **options)
-            yield samples.probe(table, data, request, view.seed)
-            continue
-        blocks, pair = samples.measure_answers(model, data, data.keys, view, request, **options)
-        if pair is not None and not findings.pictures:
-            findings.pictures.append(pair)
-        yield blocks
-
-
-def _sample_notes(request: EvaluateRequest, data: LabelledData, gsd: float) -> list[str]:
-    """What a reader must know of figures on samples."""
-    notes = [SIMULATED] if data.simulated else []
-    notes += [WEAK] if request.weak else []
-    if len(data) < _FEW:
-        notes.append(
-            f"{len(data)} samples: a check that the files are read and the model runs, "
-            "and no measure of accuracy."
-        )
-    if data.task in ("segment", "change") and not (request.gsd or data.gsd_range):
-        notes.append(
-            f"The pictures do not say their scale; {gsd:g} m per pixel is assumed (--gsd)."
-        )
-    return notes
-
-
-def _report(request: EvaluateRequest, model: GeoLink, findings: _Findings) -> Report:
+def _report(request: EvaluateRequest, model: GeoLink, findings: Findings) -> Report:
     """The findings as figures with intervals."""
     legend = findings.legend
     main, *rest = findings.trials
@@ -300,7 +253,8 @@ def _report(request: EvaluateRequest, model: GeoLink, findings: _Findings) -> Re
         runs, level = findings.trials[trial], trial.curve_level
         conditions.append(summed(trial.name, trial.kind, runs, level=level))
     simulated = any(info.simulated for info in findings.sources)
-    where = ", ".join(request.cities) or request.city or (request.data and request.data.name)
+    several = (*(path.name.partition(".")[0] for path in request.extracts), *request.cities)
+    where = ", ".join(several) or request.city or (request.data and request.data.name)
     title = f"{model.card.name} on {where or findings.sources[0].description}"
     return Report(
         title=title + (" (simulated imagery)" if simulated else ""),
@@ -335,38 +289,6 @@ def _by_place(
         name, own = ground.scene.place.name, set(ground.names)
         parts = [{k: tally for k, tally in run.items() if k in own} for run in runs]
         yield summed(f"in {name}", "transfer", parts, trained_on=model.card.name, place=name)
-
-
-def _require_osm(trials: Sequence[Trial], *, with_osm: bool) -> None:
-    if not with_osm and any(trial.needs_osm for trial in trials):
-        raise ConfigError("OSM objects cannot be disturbed without OSM; leave out --osm none")
-
-
-def _seeds(request: EvaluateRequest, *, random: bool) -> range:
-    """The seeds of a trial: one where nothing depends on it."""
-    return range(request.seed, request.seed + (request.seeds if random else 1))
-
-
-def _add(runs: Runs, blocks: Mapping[str, Measured], *, new: bool) -> None:
-    """Takes up the blocks of a place: of a new run at its first place, else of the same run."""
-    if new:
-        runs.append(blocks)
-    else:
-        runs[-1] = {**runs[-1], **blocks}
-
-
-@contextmanager
-def _work_folder(request: EvaluateRequest) -> Iterator[Path]:
-    """Where tile scores are kept: beside the report, where a run that was cut finds them again."""
-    if request.report is None:
-        with tempfile.TemporaryDirectory(prefix="geolink-") as folder:
-            yield Path(folder)
-        return
-    work = request.report.parent / f".{request.report.name}.work"
-    with full_disk_named(work):
-        work.mkdir(exist_ok=True)
-    yield work
-    shutil.rmtree(work, ignore_errors=True)
 
 
 class _Steps:

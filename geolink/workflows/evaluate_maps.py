@@ -27,11 +27,11 @@ from geolink.sources.simulated import SimulatedImagery
 from geolink.workflows.acquire import gather
 from geolink.workflows.evaluation_request import EvaluateRequest
 from geolink.workflows.inference import TileScorer, score_tiles
-from geolink.workflows.labelled import as_prediction
+from geolink.workflows.labelled import as_prediction, sites
 from geolink.workflows.mapping import tile_preparer
 from geolink.workflows.progress import Progress
 from geolink.workflows.scene import Scene, build_scene
-from geolink.workflows.site import Supply, locate, way_out_named
+from geolink.workflows.site import Site, Supply, way_out_named
 from geolink.workflows.trials import Trial
 
 Blocks = dict[str, SegmentationTally]
@@ -83,8 +83,7 @@ def survey(request: EvaluateRequest, model: GeoLink, supply: Supply) -> list[Gro
             f"labels from OSM have the classes {', '.join(UFZ.names)}, and the model has "
             f"{', '.join(model.card.legend.names)}; give labels of its classes with --labels FILE"
         )
-    places = [replace(request, cities=(), city=city) for city in request.cities] or [request]
-    return [_ground(place, model, supply) for place in places]
+    return [_ground(place, site, model, supply) for place, site in sites(request, supply)]
 
 
 def measure(
@@ -172,8 +171,7 @@ def infos(ground: Ground) -> Iterator[SourceInfo]:
         yield ground.scene.entities.info
 
 
-def _ground(request: EvaluateRequest, model: GeoLink, supply: Supply) -> Ground:
-    site = locate(request, supply)
+def _ground(request: EvaluateRequest, site: Site, model: GeoLink, supply: Supply) -> Ground:
     with way_out_named(request, site):
         materials = gather(request, site, supply)
     scene = build_scene(

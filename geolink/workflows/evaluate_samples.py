@@ -1,7 +1,7 @@
 """Evaluation on labelled samples, one by one: pictures with labels, and probes of features."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,15 +18,13 @@ from geolink.metrics.regression import RegressionSums
 from geolink.metrics.segmentation import tally_map
 from geolink.metrics.tally import Measured
 from geolink.models.geolink import GeoLink
-from geolink.mosaic import TileResult
 from geolink.reports.maps import MapPair
-from geolink.samples import Sample, normalise
+from geolink.samples import Sample
 from geolink.sources.base import ImageTile, SourceInfo
-from geolink.workflows.answers import Answer, answers
+from geolink.workflows.answers import Answer, answers, encodings
 from geolink.workflows.evaluation_request import EvaluateRequest
-from geolink.workflows.inference import PreparedTile, each_alone_on_cpu, model_inputs
 from geolink.workflows.progress import Progress
-from geolink.workflows.trials import Trial
+from geolink.workflows.trials import Disturbance, Trial
 from geolink.workflows.validation import hide_all_givers
 
 # Samples without a position fall into as many blocks as this, by their names.
@@ -62,19 +60,28 @@ class View:
         seed: of the disturbance.
         gsd: metres per pixel.
         with_osm: the model sees the OSM objects.
+        alone: it does not, though there are some.
     """
 
     trial: Trial
     seed: int
     gsd: float
     with_osm: bool
+    alone: bool = False
+
+    def of(self, data: LabelledData) -> LabelledData:
+        """The samples with their OSM objects as the trial has them."""
+        if not self.trial.needs_osm:
+            return data
+        side = data.sample(data.keys[0]).rgb.shape[-1]
+        return data.disturbed(Disturbance(self.trial, self.seed, side * self.gsd))
 
     def apply(self, key: str, sample: Sample) -> Sample:
         """A sample as the model sees it; objects that gave labels are hidden."""
         graph = sample.graph if self.with_osm else None
         shown = replace(sample, graph=graph, givers=sample.givers if self.with_osm else {})
         shown = hide_all_givers(key, shown)
-        if self.trial.kind == "main":
+        if not self.trial.is_of_image:
             return shown
         dates = sample.rgb.reshape(-1, *sample.rgb.shape[-3:])
         worse = np.stack([self._degraded(key, rgb) for rgb in dates])
@@ -115,6 +122,22 @@ class _Picture:
         return ImageTile(rgb, valid)
 
 
+def views_of(
+    trials: Sequence[Trial],
+    seed: int,
+    request: EvaluateRequest,
+    data: LabelledData,
+    *,
+    with_osm: bool,
+) -> list[View]:
+    """What is looked at with one seed: the main trial with OSM and without, then the others."""
+    gsd = gsd_of(request, data)
+    main, *others = trials
+    views = [View(main, seed, gsd, with_osm)]
+    views += [View(main, seed, gsd, with_osm=False, alone=True)] if with_osm else []
+    return [*views, *(View(trial, seed, gsd, with_osm) for trial in others)]
+
+
 def measure_answers(
     model: GeoLink,
     data: LabelledData,
@@ -133,7 +156,7 @@ def measure_answers(
     blocks: Blocks = {}
     first = None
     found = answers(
-        model, data, keys, device=device, change=view.apply, batch_size=request.batch_size
+        model, view.of(data), keys, device=device, change=view.apply, batch_size=request.batch_size
     )
     for done, answer in enumerate(found):
         counted = _counted(data, answer, view.gsd, request)
@@ -181,31 +204,52 @@ def _pixels(tally: Measured) -> int:
 # Probes
 
 
-def features(
-    model: GeoLink,
-    data: LabelledData,
-    view: View,
-    request: EvaluateRequest,
-    *,
-    device: torch.device,
-    progress: Progress,
-) -> NDArray[np.float32]:
-    """(n, width) scene encodings of all samples, in the order of their keys."""
+class FeatureTable:
+    """The scene encodings of all samples; those that no seed changes are computed once.
 
-    @torch.inference_mode()
-    def encode(tiles: list[PreparedTile]) -> NDArray[np.float32]:
-        images, graphs = model_inputs(tiles, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            encoded: NDArray[np.float32] = model.encode_scene(images, graphs).float().cpu().numpy()
-        return encoded
+    Args:
+        model: in evaluation mode, on `device`.
+        data: labelled data.
+        request: says how many samples are encoded at once.
+        device: where the model is.
+        progress: told of every sample.
+    """
 
-    rows: list[NDArray[np.float32]] = []
-    for start in range(0, len(data), request.batch_size):
-        keys = data.keys[start : start + request.batch_size]
-        tiles = list(_tiles(model, data, keys, view))
-        rows += each_alone_on_cpu(encode, tiles, device)
-        progress("features", sum(map(len, rows)), len(data))
-    return np.concatenate(rows)
+    def __init__(
+        self,
+        model: GeoLink,
+        data: LabelledData,
+        request: EvaluateRequest,
+        *,
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
+        self._model, self._data, self._request = model, data, request
+        self._device, self._progress = device, progress
+        self._known: dict[View, NDArray[np.float32]] = {}
+
+    def of(self, view: View) -> NDArray[np.float32]:
+        """(n, width) encodings in the order of the data's keys."""
+        same = view if view.trial.is_random else replace(view, seed=0)
+        if same not in self._known:
+            self._known[same] = self._encoded(view)
+        return self._known[same]
+
+    def _encoded(self, view: View) -> NDArray[np.float32]:
+        keys = self._data.keys
+        found = encodings(
+            self._model,
+            view.of(self._data),
+            keys,
+            device=self._device,
+            change=view.apply,
+            batch_size=self._request.batch_size,
+        )
+        rows: list[NDArray[np.float32]] = []
+        for encoding in found:
+            rows.append(encoding.values)
+            self._progress("features", len(rows), len(keys))
+        return np.stack(rows)
 
 
 def probe(
@@ -216,7 +260,7 @@ def probe(
     Raises:
         InputError: the samples cannot be split, or there is nothing to tell apart.
     """
-    split = split_data(data, str(request.split), seed=seed, block_m=request.block_m)
+    split = split_data(data, str(request.split), seed=seed)
     require_classes(data, split)
     if request.fraction < 1:
         split = fewer_labels(data, split, request.fraction, seed=seed)
@@ -253,19 +297,22 @@ def _by_block(
     return dict(zip(order, tallies, strict=True))
 
 
-def _tiles(
-    model: GeoLink, data: LabelledData, keys: Sequence[str], view: View
-) -> Iterator[PreparedTile]:
-    """Samples as the model takes them."""
-    for key in keys:
-        sample = view.apply(key, data.sample(key))
-        pixels = normalise(sample.rgb, model.card.mean, model.card.std)
-        yield PreparedTile(0, TileResult(), pixels, sample.graph)
-
-
 def has_osm(data: LabelledData) -> bool:
     """Whether any of the first samples comes with OSM objects."""
     return any(data.sample(key).graph is not None for key in data.keys[:8])
+
+
+def require_disturbable(trials: Sequence[Trial], *, with_osm: bool) -> None:
+    """Check that there are objects where a trial disturbs them.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if not with_osm and any(trial.needs_osm for trial in trials):
+        raise ConfigError(
+            "OSM objects cannot be disturbed without OSM; leave out --osm none, or disturb images "
+            "only"
+        )
 
 
 def require_fits(data: LabelledData, model: GeoLink, request: EvaluateRequest) -> None:

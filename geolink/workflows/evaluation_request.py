@@ -3,20 +3,20 @@
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from geolink.config import Task
+from geolink.datasets.dividing import BLOCKS, RANDOM
 from geolink.errors import ConfigError
 from geolink.metrics.intervals import DRAWS
 from geolink.metrics.segmentation import DISTANCES_M, MIN_ZONE_AREA_M2
-from geolink.reports.record import Protocol
+from geolink.reports.record import PROTOCOLS, Protocol
 from geolink.sources.entities import ENTITY_TYPES, EntityType
+from geolink.training.finetuning import Mode
 from geolink.workflows.labelled import LabelledRequest
 from geolink.workflows.request import public_spec
 
-SplitKind: TypeAlias = Literal["random", "blocks"]
-
-# What a protocol asks of the labels, and what kind of tallies it makes.
+# What a protocol asks of the labels; fine-tuning asks what `task` says.
 TASKS: dict[Protocol, Task] = {
     "segment": "segment",
     "knn": "classify",
@@ -24,14 +24,15 @@ TASKS: dict[Protocol, Task] = {
     "regress": "regress",
     "change": "change",
 }
-MEASURES: dict[Protocol, str] = {
+# The kind of tallies that are made of answers to a task.
+MEASURES: dict[Task, str] = {
     "segment": "segmentation",
-    "knn": "classification",
-    "linear": "classification",
-    "regress": "regression",
     "change": "segmentation",
+    "classify": "classification",
+    "regress": "regression",
 }
 PROBES: tuple[Protocol, ...] = ("knn", "linear")
+FINETUNE: Protocol = "finetune"
 _NOT_SHAPING = {"report", "batch_size", "workers", "device", "offline", "overwrite", "fail_under"}
 _FILES = ("aoi", "imagery", "osm", "model", "data", "labels", "mapping", "split")
 
@@ -41,11 +42,16 @@ class EvaluateRequest(LabelledRequest):
     """One evaluation: a model, labelled data, and what is done to them.
 
     Attributes:
-        protocol: how the model is measured.
+        protocol: how the model is measured; of `finetune`, `task` says what the labels answer, and
+            with several cities a model is fine-tuned in each and measured in all.
         seeds: number of runs: appearances of simulated imagery, draws of disturbances, splits.
-        split: for the probes: `random`, `blocks`, or a file; how samples are divided.
-        fraction: for the probes: class-balanced share of the training samples.
-        osm_dropout: disturbances: a share (`0.5`), a type (`polygon`), or both (`polygon:0.5`).
+        split: for probes and fine-tuning: `random`, `blocks`, or a file; how samples are divided.
+            By default blocks of a place, and pictures at random.
+        fraction: for probes and fine-tuning: class-balanced share of the training samples.
+        epochs: of fine-tuning; by default as in the paper.
+        mode: of fine-tuning: which weights learn, `full`, `frozen` (the head alone) or `lora`.
+        osm_dropout: disturbances: a share (`0.5`), a type (`polygon`) or a tag (`building=*`), or
+            a share of those (`polygon:0.5`).
         osm_shift: disturbances: metres by which objects are shifted.
         osm_retag: disturbances: shares of objects with the tags of others.
         blur: disturbances: deviation in metres.
@@ -65,8 +71,10 @@ class EvaluateRequest(LabelledRequest):
 
     protocol: Protocol = "segment"
     seeds: int = 1
-    split: str | Path = "random"
+    split: str | Path = ""
     fraction: float = 1.0
+    epochs: int | None = None
+    mode: Mode = "full"
     osm_dropout: tuple[str, ...] = ()
     osm_shift: tuple[float, ...] = ()
     osm_retag: tuple[float, ...] = ()
@@ -85,10 +93,12 @@ class EvaluateRequest(LabelledRequest):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.protocol not in TASKS:
-            known = ", ".join(TASKS)
+        if self.protocol not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
             raise ConfigError(f"there is no protocol {self.protocol!r}; choose one of {known}")
-        object.__setattr__(self, "task", TASKS[self.protocol])
+        object.__setattr__(self, "task", TASKS.get(self.protocol, self.task))
+        if not self.split and self.protocol in (*PROBES, FINETUNE):
+            object.__setattr__(self, "split", BLOCKS if self.data is None else RANDOM)
         if self.report is not None:
             object.__setattr__(self, "report", Path(self.report))
         super().__post_init__()
@@ -103,21 +113,24 @@ class EvaluateRequest(LabelledRequest):
             raise ConfigError("boundary distances are metres from 0 on, such as 3,10")
         if not 0 < self.fraction <= 1:
             raise ConfigError(f"the fraction of the labels is between 0 and 1, not {self.fraction}")
-        if self.fraction < 1 and self.protocol not in PROBES:
+        if self.fraction < 1 and self.protocol not in (*PROBES, FINETUNE):
             raise ConfigError(
-                "a fraction of the labels only makes sense where something is learned"
+                "a fraction of the labels only makes sense where something is learned: with the "
+                "protocol knn, linear or finetune"
             )
+        if (self.epochs is not None or self.mode != "full") and self.protocol != FINETUNE:
+            raise ConfigError("epochs and mode belong to the protocol finetune; leave them out")
 
     @property
     def measures(self) -> str:
         """Kind of the tallies that the protocol makes."""
-        return MEASURES[self.protocol]
+        return MEASURES[self.task]
 
-    def dropouts(self) -> list[tuple[tuple[EntityType, ...], float]]:
-        """The types and the share of each dropout.
+    def dropouts(self) -> list[tuple[tuple[EntityType, ...], str, float]]:
+        """The types, the tag (or none) and the share of each dropout.
 
         Raises:
-            ConfigError: one is neither a share nor a type.
+            ConfigError: one is neither a share nor a type nor a tag.
         """
         return [_dropout(text) for text in self.osm_dropout]
 
@@ -131,22 +144,34 @@ class EvaluateRequest(LabelledRequest):
         }
         given = {f.name: f.default for f in fields(self)}
         changed = {k: v for k, v in settings.items() if v != given[k] or k in ("model", "protocol")}
-        named = {k: public_spec(changed[k]) for k in _FILES if k in changed}
+        named: dict[str, Any] = {k: public_spec(changed[k]) for k in _FILES if k in changed}
+        if self.extracts:
+            named["extracts"] = list(map(public_spec, self.extracts))
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in changed.items()}
         return plain | named
 
 
-def _dropout(text: str) -> tuple[tuple[EntityType, ...], float]:
-    """What `0.5`, `polygon` or `polygon:0.5` stand for."""
-    head, _, tail = text.partition(":")
-    kinds = tuple(kind for kind in ENTITY_TYPES if kind == head)
-    try:
-        share = float((tail or "1") if kinds else text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
+def _dropout(text: str) -> tuple[tuple[EntityType, ...], str, float]:
+    """What `0.5`, `polygon`, `polygon:0.5`, `building=*` or `building=*:0.5` stand for."""
+    what, _, tail = text.rpartition(":")
+    share = _share(tail)
+    if share is None:  # no share, or a colon that is part of the tag
+        what, share = text, 1.0
+    kinds = tuple(kind for kind in ENTITY_TYPES if kind == what)
+    key, equals, value = what.partition("=")
+    tagged = bool(key and equals and value)
+    if not 0 <= share <= 1 or not (not what or kinds or tagged):
         raise ConfigError(
             f"{text!r} is no dropout: give a share between 0 and 1, a type "
-            f"({', '.join(ENTITY_TYPES)}), or both as in polygon:0.5"
+            f"({', '.join(ENTITY_TYPES)}), a tag such as building=*, or a share of one as in "
+            "polygon:0.5"
         )
-    return kinds or ENTITY_TYPES, share
+    return kinds or ENTITY_TYPES, what if tagged else "", share
+
+
+def _share(text: str) -> float | None:
+    """The number that a text is, None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from geolink.config import Task
 from geolink.datasets.base import LabelledData, join
@@ -43,6 +43,8 @@ from geolink.workflows.site import NO_OSM, Site, Supply, locate, way_out_named
 logger = logging.getLogger(__name__)
 
 OSM_LABELS = "osm"
+
+Request = TypeVar("Request", bound="LabelledRequest")
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,12 @@ def labelled_data(
     supply = Supply(Cache(), network)
     parts = [
         _place(place, site, card, semantics, supply, own_classes=own_classes, cutting=cutting)
-        for place, site in _sites(request, supply)
+        for place, site in sites(request, supply)
     ]
     return join([part for place in parts for part in place])
 
 
-def _sites(request: LabelledRequest, supply: Supply) -> Iterator[tuple[LabelledRequest, Site]]:
+def sites(request: Request, supply: Supply) -> Iterator[tuple[Request, Site]]:
     """Each place of a request, with a request for it alone."""
     one = partial(replace, request, cities=(), extracts=())
     for path in request.extracts:

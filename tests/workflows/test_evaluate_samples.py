@@ -193,7 +193,7 @@ def test_change(model, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"protocol": "knn", "osm_shift": (3.0,)}, ConfigError, "on places only"),
+        ({"protocol": "knn", "osm_shift": (3.0,)}, ConfigError, "without OSM"),
         ({"protocol": "knn", "split": "none.json"}, InputError, "not readable"),
         ({"protocol": "knn", "split": "blocks"}, InputError, "no place on the ground"),
         ({"protocol": "segment"}, InputError, "no folder img"),
