@@ -42,7 +42,6 @@ from geolink.sources.labels import WeakLabels
 from geolink.sources.network import Network
 from geolink.sources.osm import extract_bounds
 from geolink.sources.places import sample_extract
-from geolink.sources.sea import sea_polygons
 from geolink.splits import few_shot
 from geolink.training.finetuning import class_loss, model_for
 from geolink.training.settings import REFERENCE_BATCH, TrainingSettings
@@ -218,8 +217,7 @@ def _sampler(ground: Ground, entities: OsmEntities | None, base: GeoLink) -> Sce
     encoder, counts = tag_semantics(base.card, offline=True)
     side = base.config.coverage_side
     graphs = entities and SceneGraphs(entities, encoder, counts, coverage_side=side)
-    sea = sea_polygons(scene.entities, scene.grid.bounds.buffered(TILE_SIDE * scene.grid.gsd))
-    labels = WeakLabels(scene.entities, sea=sea)
+    labels = WeakLabels(scene.entities, sea=scene.sea())
     return SceneSampler(scene.imagery, entities, graphs, labels=labels)
 
 
