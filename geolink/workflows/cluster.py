@@ -108,16 +108,17 @@ class Cluster:
 
     def _threads(self) -> int:
         """How many tasks the workers can do at a time; one where there is no worker."""
-        return max(sum(self._client.nthreads().values()), 1)
+        threads: dict[str, int] = self._client.nthreads()
+        return max(sum(threads.values()), 1)
 
-    def _finished(self, running: Iterable["Task"]) -> Iterable["Task"]:
+    def _finished(self, running: Iterable["Task"]) -> set["Task"]:
         """Those that are done, when one is."""
         from distributed import wait
 
         while True:
             try:
                 with self._client.as_current():
-                    done = wait(list(running), _POLL_S, "FIRST_COMPLETED").done
+                    done: set[Task] = wait(list(running), _POLL_S, "FIRST_COMPLETED").done
             except TimeoutError:
                 self._require_workers()
             else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geolink._version import __version__
 from geolink.errors import GeolinkError, InputError, UnavailableError
@@ -56,7 +56,7 @@ class Job:
 
 def for_others(request: PredictRequest) -> PredictRequest:
     """A request as other machines understand it: with absolute paths, and without outputs."""
-    files = {}
+    files: dict[str, Any] = {}
     for name in ("imagery", "osm", "model", "aoi"):
         spec = getattr(request, name)
         if spec is not None and not is_address(spec) and Path(spec).exists():
@@ -132,7 +132,7 @@ def score_group(job: Job, tiles: Sequence[int]) -> list["Scored"]:
     with _turn:
         try:
             score = _opened(job)
-        except GeolinkError as error:
+        except (GeolinkError, OSError) as error:
             raise UnavailableError(f"{_worker_name()} cannot open the map: {error}") from error
         return list(score(tiles))
 
