@@ -177,6 +177,10 @@ def finetune(
             min=1, help="Steps between saved states; default: an epoch.", rich_help_panel=LEARNING
         ),
     ] = None,
+    half: Annotated[
+        bool,
+        typer.Option("--half", help="Store weights as float16.", rich_help_panel=LEARNING),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run.", rich_help_panel=LEARNING)
     ] = False,
@@ -247,6 +251,7 @@ def finetune(
         else None,
         workers=workers,
         save_every=save_every,
+        half=half,
         resume=resume,
         device=device.value,
         offline=offline,

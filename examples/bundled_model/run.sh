@@ -44,4 +44,5 @@ learn() {
 # Small tiles first: a quarter of the time, and most of the learning.
 learn coarse pretrained --tile-side 112 --gsd 1 --gsd 1.7 --gsd 3 --tiles 250 --epochs 20 \
     --rates 6e-4
-learn geolink-tiny coarse --gsd 0.7 --gsd 1.2 --gsd 2.5 --tiles 100 --epochs 3 --rates 2e-4
+learn geolink-tiny coarse --gsd 0.7 --gsd 1.2 --gsd 2.5 --tiles 100 --epochs 3 --rates 2e-4 \
+    --half

@@ -106,6 +106,7 @@ class FinetuneRequest(LabelledRequest):
         variation: how samples differ from one epoch to the next; None shows them as they are.
         workers: processes that prepare samples.
         save_every: steps between saved states; by default an epoch.
+        half: store the weights as float16, which halves the file.
         device: `auto`, `cuda`, `mps` or `cpu`.
         resume: go on with the run in `out`.
     """
@@ -126,6 +127,7 @@ class FinetuneRequest(LabelledRequest):
     variation: Variation | None = field(default_factory=Variation)
     workers: int = 2
     save_every: int | None = None
+    half: bool = False
     device: str = "auto"
     resume: bool = False
 
@@ -433,7 +435,7 @@ def _finish(runs: Sequence[_Run], started: float) -> FinetuneResult:
         seconds=time.monotonic() - started,
     )
     if first:
-        save_checkpoint(request.out, model, best.card(model, test))
+        save_checkpoint(request.out, model, best.card(model, test), half=request.half)
         text = json.dumps(result.to_dict(), indent=1, ensure_ascii=False)
         replace_bytes(request.out / RESULT, text.encode() + b"\n")
     return result

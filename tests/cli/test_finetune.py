@@ -180,10 +180,11 @@ class TestPlaces:
         cuts += ["--tiles", "2", "--tile-side", "64", "--keep-samples"]
         options = ["--labels", "osm", "--model", small_model, "--out", "run", *FAST]
         options += ["--test-cities", "sample", "--batch-size", "2", "--mode", "frozen"]
-        options += ["--appearance", "strong", "--drop-image", "0.2", "--json"]
+        options += ["--appearance", "strong", "--drop-image", "0.2", "--half", "--json"]
         found = record(run_cli("finetune", *cuts, *options, cwd=tmp_path))
         assert found["samples"]["test"] == 4
         assert found["temperature"] > 0
+        assert load_model(tmp_path / "run").card.half
         assert len(list((tmp_path / "run" / "samples").glob("*.npz"))) > 4
 
     def test_class_rasters(self, tmp_path, small_model, finetune, scene):
