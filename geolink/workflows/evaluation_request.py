@@ -120,6 +120,8 @@ class EvaluateRequest(LabelledRequest):
             )
         if (self.epochs is not None or self.mode != "full") and self.protocol != FINETUNE:
             raise ConfigError("epochs and mode belong to the protocol finetune; leave them out")
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError(f"epochs must be 1 or more, not {self.epochs}")
 
     @property
     def measures(self) -> str:
