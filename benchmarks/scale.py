@@ -124,19 +124,20 @@ def area_of(side: int, whole: int, grid: GridSpec) -> BaseGeometry:
     return shapely.union_all(shapely.box(west, north - SQUARE, west + SQUARE, north))
 
 
-def measure(side: int, whole: int, every: int, folder: Path) -> dict[str, float]:
+def measure(side: int, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Make a map of `side` by `side` pixels of one metre, and say what it took."""
     bounds = Bounds(300_000.0, 6_600_000.0 - side, 300_000.0 + side, 6_600_000.0)
     grid = GridSpec.from_bounds(CRS_35N, bounds, 1.0)
     plan = TilePlan(grid, TILE_SIDE, TILE_SIDE // 4)
-    area = area_of(side, whole, grid)
+    area = area_of(side, arguments.whole, grid)
     start, before = time.process_time(), peak_bytes()
     tiles = plan.tiles_in(area).tolist()
     imagery = MadeImagery(area)
     scene = Scene(cast(Place, None), area, grid, plan, tiles, imagery, None, (), 1.0)
     store = TileStore(folder / ".map.gpkg.work", "0" * 32, len(UFZ), TILE_SIDE)
     store.path.mkdir(parents=True)
-    request = PredictRequest(city="made", out=folder / "map.gpkg", raster=folder / "map.tif")
+    raster = folder / "map.tif" if arguments.raster else None
+    request = PredictRequest(city="made", out=folder / "map.gpkg", raster=raster)
     metadata = {"title": "made", "simulated_imagery": True}
     clock = StageClock(1)
     score = partial(
@@ -144,7 +145,7 @@ def measure(side: int, whole: int, every: int, folder: Path) -> dict[str, float]
         prepare=partial(
             prepare_tile, plan=plan, imagery=imagery, graphs=None, pixels_of=torch.from_numpy
         ),
-        scorer=Scorer(every),
+        scorer=Scorer(arguments.model_every),
         batch_size=8,
         workers=1,
         clock=clock,
@@ -156,7 +157,7 @@ def measure(side: int, whole: int, every: int, folder: Path) -> dict[str, float]
         zones, _ = write_outputs(
             request, scene, store, UFZ, metadata, folder / "map.gpkg", lambda *_: None
         )
-    outputs = sum((folder / name).stat().st_size for name in ("map.gpkg", "map.tif"))
+    outputs = sum(path.stat().st_size for path in folder.glob("map.*"))
     return {
         "side": side,
         "megapixels": shapely.area(area) / 1e6,
@@ -213,13 +214,12 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048, 4096])
     parser.add_argument("--whole", type=int, default=16_384)
     parser.add_argument("--model-every", type=int, default=16, help="0 leaves the model out")
+    parser.add_argument("--raster", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         with tempfile.TemporaryDirectory() as folder:
-            found: dict[str, Any] = measure(
-                arguments.one, arguments.whole, arguments.model_every, Path(folder)
-            )
+            found: dict[str, Any] = measure(arguments.one, arguments, Path(folder))
             print(json.dumps(found))
         return
     first: dict[str, float] = {}
@@ -230,6 +230,7 @@ def main() -> None:
     for side in arguments.sides:
         command = [sys.executable, "-W", "ignore", __file__, "--one", str(side)]
         command += ["--whole", str(arguments.whole), "--model-every", str(arguments.model_every)]
+        command += ["--raster" if arguments.raster else "--no-raster"]
         run = subprocess.run(command, check=True, capture_output=True, text=True)
         found = json.loads(run.stdout)
         first = first or found

@@ -60,6 +60,14 @@ def predict(
         int,
         typer.Option(min=0, help="Threads that prepare tiles; 0: none.", rich_help_panel=TILING),
     ] = 2,
+    processes: Annotated[
+        bool,
+        typer.Option(
+            "--processes",
+            help="Prepare tiles in processes, not threads: for a GPU.",
+            rich_help_panel=TILING,
+        ),
+    ] = False,
     min_zone_area: Annotated[
         float,
         typer.Option(min=0.0, metavar="M2", help="Smallest zone.", rich_help_panel=TILING),
@@ -121,6 +129,7 @@ def predict(
         overlap=overlap,
         batch_size=batch_size,
         workers=workers,
+        processes=processes,
         min_zone_area_m2=min_zone_area,
         resume=resume,
         device=device.value,

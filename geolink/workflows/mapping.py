@@ -37,6 +37,7 @@ from geolink.workflows.inference import (
     scored,
 )
 from geolink.workflows.outputs import GDAL_CACHE, write_outputs
+from geolink.workflows.processes import scored_by_processes
 from geolink.workflows.progress import Progress
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.results import ClassSummary, PredictPlan, PredictResult
@@ -107,8 +108,9 @@ class LocalCrew:
     ) -> Callable[[Sequence[int]], Iterable[Scored]]:
         """See `Crew`."""
         self._clock = StageClock(request.workers)
+        score = scored_by_processes if request.processes else scored
         return partial(
-            scored,
+            score,
             prepare=tile_preparer(scene, model, offline=request.offline),
             scorer=TileScorer(model, self._device),
             batch_size=request.batch_size,

@@ -85,6 +85,7 @@ class PredictRequest(SourceRequest):
         overlap: share of a tile that it has in common with its neighbour, 0-0.5.
         batch_size: tiles per call of the model; it does not change the result.
         workers: threads that prepare tiles; they do not change the result.
+        processes: prepare tiles in processes instead of threads, where a GPU waits for them.
         min_zone_area_m2: smaller zones join their neighbour.
         resume: go on with an interrupted run of the same request.
         device: `auto`, `cuda`, `mps` or `cpu`.
@@ -99,6 +100,7 @@ class PredictRequest(SourceRequest):
     overlap: float = 0.25
     batch_size: int = 8
     workers: int = 2
+    processes: bool = False
     min_zone_area_m2: float = 500.0
     resume: bool = True
     device: str = "auto"
@@ -114,6 +116,8 @@ class PredictRequest(SourceRequest):
             raise ConfigError("give one place only: a city, a bounding box or an area file")
         if not 0 <= self.overlap <= 0.5:
             raise ConfigError(f"the overlap is a share between 0 and 0.5, got {self.overlap}")
+        if self.processes and self.workers == 0:
+            raise ConfigError("processes need workers: give one or more, or leave tiles to threads")
         if self.batch_size < 1 or self.workers < 0 or not self.min_zone_area_m2 >= 0:
             raise ConfigError("batch size must be 1 or more; workers and zone area 0 or more")
         if self.scheduler is not None and not _SCHEDULER.fullmatch(self.scheduler):
