@@ -38,6 +38,12 @@ Made from the commands by `python docs/generate.py`. `geolink COMMAND --help` sh
 ## Shell completion
 
     geolink --install-completion
+
+## Versions
+
+    geolink --version
+
+It shows the versions of geolink and of the parts that decide what a map or a model is, with GDAL.
 """
 
 

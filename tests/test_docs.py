@@ -160,8 +160,9 @@ def check_command(words):
     name, *arguments = words
     assert name in COMMANDS, f"there is no command {name}"
     given = COMMANDS[name].make_context(name, arguments).params
-    if given.get("imagery"):
-        parse_imagery(given["imagery"])
+    imagery = given.get("imagery") or []
+    for spec in [imagery] if isinstance(imagery, str) else imagery:
+        parse_imagery(spec)
     if is_remote(given.get("model") or ""):
         parse_origin(given["model"])
 
@@ -241,6 +242,20 @@ def test_every_page_is_listed():
     index = (DOCS / "README.md").read_text(encoding="utf-8")
     for page in PAGES:
         assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+PLACE = re.compile(r"`(\w+)`(?: \w+)? in `(geolink\w*/[\w/.]+)`")
+
+
+def test_the_readme_says_where_things_are():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| to add | look at |")[2]
+    table = table.partition("\n\n")[0]
+    places = PLACE.findall(table)
+    assert len(places) >= len(table.splitlines()) - 2
+    for name, path in places:
+        assert re.search(rf"\b{name}\b", (ROOT / path).read_text(encoding="utf-8")), name
+    for path in re.findall(r"`(geolink\w*/[\w/.]+)`", table):
+        assert (ROOT / path).exists(), path
 
 
 # Reference
