@@ -32,8 +32,9 @@ class ReleasedGraphs:
         """
         path = self._folder / f"{picture.stem}.pt"
         graph = load_released_graph(path) if path.is_file() else None
-        changed = graph is not None and self._change is not None
-        return self._change.graph(graph, picture.stem) if changed else graph
+        if graph is None or self._change is None:
+            return graph
+        return self._change.graph(graph, picture.stem)
 
     def disturbed(self, change: OsmChange) -> "ReleasedGraphs":
         """The graphs as something has changed them."""
