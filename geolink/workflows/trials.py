@@ -129,9 +129,9 @@ def trials_of(request: EvaluateRequest, *, with_osm: bool) -> list[Trial]:
     trials = [Trial("with OSM" if with_osm else "image alone")]
     for types, tag, share in request.dropouts():
         what = tag or ("" if types == ENTITY_TYPES else types[0])
-        name = f"{share:.0%} of {what} objects missing".replace("  ", " ")
+        missing = f"{share:.0%} of {what} objects missing".replace("  ", " ")
         if share:
-            trials.append(Trial(name, "osm_dropout", share, types, tag))
+            trials.append(Trial(missing, "osm_dropout", share, types, tag))
     rows: tuple[tuple[Kind, tuple[float, ...], Callable[[float], str]], ...] = (
         ("osm_shift", request.osm_shift, lambda m: f"objects shifted by {m:g} m"),
         ("osm_retag", request.osm_retag, lambda s: f"{s:.0%} of objects retagged"),
