@@ -399,7 +399,7 @@ class _Run:
         labels = "OSM's own zones" if self.request.weak else "labels"
         learned = (
             f"fine-tuning ({self.request.learning.mode}) to {self.request.task} on "
-            f"{len(self.split.train):,} {what} with {labels}: {named}"
+            f"{len(self.split.train):,} {what} with {labels}: {named} (split: {self.split.method})"
         )
         return replace(
             model.card,
