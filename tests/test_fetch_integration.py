@@ -64,7 +64,7 @@ def geolink(*arguments, cwd, env):
 
 
 @pytest.mark.slow  # two maps of all Singapore, 1,270 km2; the scene covers the bayfront only
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_predict_a_city_by_name(tmp_path, shared_data):
     extract = shared_data / "osm" / "singapore_bayfront.osm.pbf"
     utm = CRS.from_epsg(32648)
