@@ -1,6 +1,7 @@
 """What `geolink predict` promises, on a small image with a dozen OSM objects."""
 
 import json
+import os
 import sqlite3
 
 import geopandas as gpd
@@ -9,6 +10,7 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+import torch
 from matplotlib.image import imread
 from pyproj import Transformer
 from shapely import box
@@ -18,6 +20,7 @@ import geolink
 from geolink.errors import InputError
 from geolink.gpkg import read_metadata
 from geolink.legend import IGNORE, UFZ
+from geolink.mosaic import TileStore
 from geolink.sources.imagery import RasterImagery
 
 SCENE = box(WEST, NORTH - HEIGHT, WEST + WIDTH, NORTH)
@@ -244,6 +247,20 @@ def test_how_it_is_computed_does_not_show(tmp_path, predict, mapped, all_outputs
     assert_same_files(tmp_path, mapped[0])
 
 
+def test_neither_the_order_of_tiles_nor_the_threads_show(
+    tmp_path, monkeypatch, predict, mapped, all_outputs
+):
+    pending = TileStore.pending
+    monkeypatch.setattr(TileStore, "pending", lambda *given: pending(*given)[::-1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2 if before == 1 else 1)
+    try:
+        assert predict(tmp_path, *all_outputs, "--batch-size", "32").code == 0
+    finally:
+        torch.set_num_threads(before)
+    assert_same_files(tmp_path, mapped[0])
+
+
 def test_the_library_does_what_the_command_does(
     tmp_path, monkeypatch, mapped, small_scene, small_model
 ):
@@ -362,10 +379,43 @@ def test_failed_tiles_are_told_and_tried_again(tmp_path, predict, mapped, all_ou
 
     reads.clear()
     reads.broken = False
-    outcome = predict(tmp_path, *all_outputs, "--overwrite", "--workers", "0")
+    outcome = predict(tmp_path, *all_outputs, "--workers", "0")
     assert outcome.code == 0, outcome.err
     assert reads == [168.0, 168.0]
     assert_same_files(tmp_path, mapped[0])
+
+
+def test_a_map_with_failures_that_was_changed_since_is_kept(tmp_path, predict, reads):
+    assert predict(tmp_path, "--out", "map.gpkg").code == 4
+    with (tmp_path / "map.gpkg").open("ab") as file:
+        file.write(b"mine")
+    outcome = predict(tmp_path, "--out", "map.gpkg")
+    assert outcome.code == 1
+    assert "map.gpkg exists" in outcome.err
+
+
+def test_a_damaged_block_of_a_raster_costs_the_tiles_that_need_it(tmp_path, predict):
+    # A smaller raster is read as a whole when it is opened, and refused.
+    profile = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+    image = write_raster(tmp_path / "a.tif", pixels(2100, 2100), **profile)
+    with rasterio.open(image) as raster:
+        offset = int(raster.get_tag_item("BLOCK_OFFSET_10_0", "TIFF", bidx=1))
+    whole, times = image.read_bytes(), image.stat()
+    image.write_bytes(whole[:offset] + b"\xff" * 40 + whole[offset + 40 :])
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    area = degrees(box(*at(10, 210), *at(690, 10)))
+    command = ["--bbox", area, "--out", "map.gpkg", "--json"]
+    outcome = predict(tmp_path, *command, imagery=image)
+    assert outcome.code == 4, outcome.err
+    tiles = gpd.read_file(tmp_path / "map.gpkg", layer="tiles")
+    assert tiles["status"].iloc[[0, -1]].tolist() == ["ok", "failed"]
+    assert "a.tif cannot be read" in tiles["message"].iloc[-1]
+
+    image.write_bytes(whole)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    outcome = predict(tmp_path, *command, imagery=image)
+    assert outcome.code == 0, outcome.err
+    assert set(json.loads(outcome.out)["tiles"]) <= {"ok", "no_osm"}
 
 
 def test_a_map_of_failed_tiles_only_is_no_map(tmp_path, predict, reads):

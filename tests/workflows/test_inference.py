@@ -112,6 +112,19 @@ def test_a_tile_that_fails_says_why(graphs):
     assert (tile.result.status, tile.result.message) == ("failed", "noise.tif cannot be read")
 
 
+class Broken(Noise):
+    """Imagery with a mistake that nobody foresaw, in a file whose name is no UTF-8."""
+
+    def read(self, grid):
+        raise ValueError("a\udcff.tif")
+
+
+def test_an_unforeseen_failure_is_that_of_one_tile():
+    tile = prepare(2, Broken())
+    assert (tile.result.status, tile.image) == ("failed", None)
+    assert tile.result.message == r"unexpected ValueError: a\udcff.tif"
+
+
 # Order
 
 
