@@ -11,6 +11,7 @@ from geolink.legend import IGNORE, UFZ, Legend
 from geolink.metrics.confusion import ConfusionMatrix
 from geolink.reports.files import load_report, report_record
 from geolink.sources.cache import Cache
+from geolink.sources.entities import ENTITY_TYPES
 from geolink.sources.labels import label_mask
 from geolink.sources.network import Network
 from geolink.workflows import evaluate_maps
@@ -306,16 +307,19 @@ def test_the_place_can_be_smaller_than_the_image(scene, zones, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "types", "share"),
+    ("text", "types", "tag", "share"),
     [
-        ("0.5", ("point", "line", "polygon"), 0.5),
-        ("polygon", ("polygon",), 1.0),
-        ("line:0.25", ("line",), 0.25),
+        ("0.5", ENTITY_TYPES, "", 0.5),
+        ("polygon", ("polygon",), "", 1.0),
+        ("line:0.25", ("line",), "", 0.25),
+        ("building=*", ENTITY_TYPES, "building=*", 1.0),
+        ("building:levels=3:0.5", ENTITY_TYPES, "building:levels=3", 0.5),
+        ("wikipedia=en:Town", ENTITY_TYPES, "wikipedia=en:Town", 1.0),
     ],
 )
-def test_dropouts_are_read(text, types, share):
+def test_dropouts_are_read(text, types, tag, share):
     request = EvaluateRequest(city="sample", labels="osm", osm_dropout=(text,))
-    assert request.dropouts() == [(types, share)]
+    assert request.dropouts() == [(types, tag, share)]
 
 
 def test_trials_start_with_the_data_as_they_are_and_leave_out_nought():
