@@ -61,27 +61,43 @@ def scratch_beside(target: Path) -> Iterator[Path]:
     It is locked, so that one whose process was killed is known, and goes with the next call.
     """
     _remove_abandoned(target)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    lock = FileLock(scratch / _LOCK)
+    scratch, lock = _locked_folder(target)
     try:
-        # Where a file system knows no locks, the folder is never taken for an abandoned one.
-        with suppress(NotImplementedError, OSError):
-            lock.acquire(timeout=0)
         yield scratch
     finally:
         lock.release()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _locked_folder(target: Path) -> tuple[Path, FileLock]:
+    """A new hidden folder; another, where somebody takes it for abandoned before it is locked."""
+    while True:
+        prefix = f".{target.name}."
+        folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=target.parent))
+        lock = FileLock(folder / _LOCK)
+        # Where a file system knows no locks, a folder is never taken for an abandoned one.
+        with suppress(NotImplementedError, OSError):
+            lock.acquire(timeout=0)
+        if folder.is_dir():
+            return folder, lock
+        lock.release()
+
+
 def _remove_abandoned(target: Path) -> None:
     """Delete the hidden folders of processes that were killed while they wrote `target`."""
     name = re.compile(rf"\.{re.escape(target.name)}\.\w{{8}}\.part")
     for folder in target.parent.glob(".*.part"):
-        if name.fullmatch(folder.name) and (folder / _LOCK).is_file():
-            with suppress(NotImplementedError, OSError):  # one that is in use among them
+        if not (name.fullmatch(folder.name) and folder.is_dir()):
+            continue
+        with suppress(NotImplementedError, OSError):  # one that is in use among them
+            if (folder / _LOCK).exists():
                 with FileLock(folder / _LOCK, timeout=0):
                     pass
-                shutil.rmtree(folder, ignore_errors=True)
+            elif not any(folder.iterdir()):
+                folder.rmdir()  # unless it is locked just now
+                continue
+            # Without a lock it was being deleted: the lock comes first, and may go first.
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_bytes(target: Path, payload: bytes) -> None:

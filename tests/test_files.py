@@ -121,6 +121,17 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_uses_stays(tmp_pa
     assert sorted(tmp_path.iterdir()) == [other, target]
 
 
+@pytest.mark.parametrize("left", [[], ["map.gpkg"], [".lock", "map.gpkg"]])
+def test_a_folder_whose_deletion_was_cut_goes(tmp_path: Path, left: list[str]) -> None:
+    folder = tmp_path / ".map.gpkg.a1b2c3d_.part"
+    folder.mkdir()
+    for name in left:
+        (folder / name).touch()
+    with atomic_path(tmp_path / "map.gpkg", overwrite=False) as part:
+        part.touch()
+    assert list(tmp_path.iterdir()) == [tmp_path / "map.gpkg"]
+
+
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
     for error in (InputError("bad raster"), OSError(errno.ENOENT, "input"), ValueError("x")):
         with pytest.raises(type(error)) as caught, atomic_path(tmp_path / "a", overwrite=False):
