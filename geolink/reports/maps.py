@@ -1,8 +1,11 @@
 """Pictures of where a map is right: reference, map and errors side by side."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure as Plot
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -10,8 +13,10 @@ from numpy.typing import NDArray
 from geolink.legend import IGNORE, Legend
 
 _MOST_PIXELS = 900
-_UNKNOWN, _RIGHT, _WRONG = "#ececec", "#cfe3d4", "#b3261e"
+_RIGHT, _WRONG = "#cfe3d4", "#b3261e"
 _INK = "#222222"
+# Of what is not known; hatched, so that no colour of a class can be taken for it.
+_UNKNOWN: Mapping[str, Any] = {"facecolor": "#ffffff", "edgecolor": "#9aa1a9", "hatch": "/////"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,9 @@ def error_map(pair: MapPair, legend: Legend, *, title: str = "") -> Plot:
     step = -(-max(pair.reference.shape) // _MOST_PIXELS)
     reference, predicted = (a[::step, ::step] for a in (pair.reference, pair.predicted))
     known = (reference != IGNORE) & (predicted != IGNORE)
-    verdict = np.where(known, np.where(reference == predicted, 1, 2), 0)
-    colors = _colors([*(c.color for c in legend.classes)])
-    errors = _colors([_UNKNOWN, _RIGHT, _WRONG])
+    verdict = np.where(known, reference != predicted, 2)
+    colors = _colors([c.color for c in legend.classes])
+    errors = _colors([_RIGHT, _WRONG])
     pictures = {
         "reference": colors[np.where(reference == IGNORE, len(legend), reference)],
         "map": colors[np.where(predicted == IGNORE, len(legend), predicted)],
@@ -58,6 +63,7 @@ def error_map(pair: MapPair, legend: Legend, *, title: str = "") -> Plot:
     plot = Plot(figsize=(width, min(height, 16.0)), layout="constrained")
     panels = plot.subplots(*((3, 1) if stacked else (1, 3)))
     for axes, (name, picture) in zip(panels, pictures.items(), strict=True):
+        axes.patch.set(**_UNKNOWN)
         axes.imshow(picture, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_title(name, loc="left", fontsize=11)
@@ -70,10 +76,9 @@ def error_map(pair: MapPair, legend: Legend, *, title: str = "") -> Plot:
     return plot
 
 
-def _colors(names: list[str]) -> NDArray[np.uint8]:
-    """(n + 1, 3) colours, the last one for what is unknown."""
-    values = [[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in (*names, _UNKNOWN)]
-    return np.array(values, np.uint8)
+def _colors(names: list[str]) -> NDArray[np.float64]:
+    """(n + 1, 4) colours, the last one clear, for what is not known."""
+    return np.asarray(to_rgba_array([*names, "none"]))
 
 
 def _legend(plot: Plot, legend: Legend, shown: NDArray[np.uint8], *, beside: bool) -> None:
@@ -83,7 +88,8 @@ def _legend(plot: Plot, legend: Legend, shown: NDArray[np.uint8], *, beside: boo
         for c in legend.classes
         if c.id in shown
     ]
-    for color, text in ((_RIGHT, "right"), (_WRONG, "wrong"), (_UNKNOWN, "not known")):
+    for color, text in ((_RIGHT, "right"), (_WRONG, "wrong")):
         handles.append(Patch(facecolor=color, edgecolor=_INK, linewidth=0.4, label=text))
+    handles.append(Patch(**_UNKNOWN, linewidth=0.4, label="not known"))
     place = {"loc": "outside right upper"} if beside else {"loc": "outside lower left", "ncols": 6}
     plot.legend(handles=handles, frameon=False, fontsize=10, **place)

@@ -133,6 +133,19 @@ def test_an_error_map_is_red_where_it_is_wrong_only():
     assert red(wrong) > 20 * legend_only > 0
 
 
+@pytest.mark.parametrize("color", ["#f2f2f2", "#ffffff"])
+def test_what_is_not_known_looks_like_no_class(color):
+    legend = Legend("two", (MapClass(0, "pale", color), MapClass(1, "pink", "#cc79a7")))
+    pale, unknown = (np.full((60, 60), value, np.uint8) for value in (0, IGNORE))
+
+    def dark(reference):
+        shown = picture(png_bytes(error_map(MapPair("x", reference, pale, 1.0), legend)))
+        return (shown.mean(axis=-1) < 200).sum()
+
+    # Two panels of three are hatched.
+    assert dark(unknown) > dark(pale) + 30_000
+
+
 @pytest.mark.parametrize("shape", [(30, 400), (400, 30), (1, 1), (2500, 2000)])
 def test_maps_of_any_shape_are_drawn(shape):
     pair = MapPair("x", np.zeros(shape, np.uint8), np.ones(shape, np.uint8), 0.5)
