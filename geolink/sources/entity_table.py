@@ -17,6 +17,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from geolink.errors import OutputError
 from geolink.grid import Bounds
 from geolink.sources.base import SourceInfo
 from geolink.sources.entities import ENTITY_TYPES, OsmEntities, sorting_text
@@ -128,31 +129,44 @@ def keep_entities(path: Path, parts: Iterable[OsmEntities], crs: CRS) -> EntityT
         path: the file to make.
         parts: at least one; those of one scene as `read_osm_parts` gives them, held one at a time.
         crs: metric CRS of the parts.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     making = path.with_name(f"{path.name}.part")
     making.unlink(missing_ok=True)
-    with closing(sqlite3.connect(making, isolation_level=None)) as database:
-        # The file is lost with the run anyway, so it need not survive a fall of the machine.
-        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16000"):
-            database.execute(f"PRAGMA {setting}")
-        database.executescript(_SCHEMA)
-        info: SourceInfo | None = None
-        dropped: dict[str, int] = {}
-        for part in parts:
-            database.execute("BEGIN")
-            for number, kind in enumerate(ENTITY_TYPES):
-                database.executemany(
-                    "INSERT OR IGNORE INTO entity (kind, osm_id, tags, shape, west, south, east, "
-                    "north, sorting, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    _rows(part.frame(kind), number),
-                )
-            database.execute("COMMIT")
-            info, dropped = info or part.info, part.dropped
-        record = (crs.to_wkt(), json.dumps(info and asdict(info)), json.dumps(dropped))
-        database.execute("INSERT INTO about VALUES (?, ?, ?)", record)
-        database.executescript(_ARRANGE)
+    try:
+        with closing(sqlite3.connect(making, isolation_level=None)) as database:
+            _fill(database, parts, crs)
+    except sqlite3.OperationalError as error:  # SQLite calls a full disk an input/output error
+        raise OutputError(
+            f"{path} cannot be written, probably since the disk is full ({error}); "
+            "free some space and run again"
+        ) from error
     os.replace(making, path)
     return EntityTable(path)
+
+
+def _fill(database: sqlite3.Connection, parts: Iterable[OsmEntities], crs: CRS) -> None:
+    # The file is lost with the run anyway, so it need not survive a fall of the machine.
+    for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16000"):
+        database.execute(f"PRAGMA {setting}")
+    database.executescript(_SCHEMA)
+    info: SourceInfo | None = None
+    dropped: dict[str, int] = {}
+    for part in parts:
+        database.execute("BEGIN")
+        for number, kind in enumerate(ENTITY_TYPES):
+            database.executemany(
+                "INSERT OR IGNORE INTO entity (kind, osm_id, tags, shape, west, south, east, "
+                "north, sorting, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                _rows(part.frame(kind), number),
+            )
+        database.execute("COMMIT")
+        info, dropped = info or part.info, part.dropped
+    record = (crs.to_wkt(), json.dumps(info and asdict(info)), json.dumps(dropped))
+    database.execute("INSERT INTO about VALUES (?, ?, ?)", record)
+    database.executescript(_ARRANGE)
 
 
 def _rows(frame: gpd.GeoDataFrame, kind: int) -> Iterator[tuple[Any, ...]]:
