@@ -83,7 +83,7 @@ def test_predict_a_city_by_name(tmp_path, shared_data):
         told = " ".join(first.stderr.split())
         assert "fetching the OSM extract Singapore (BBBike): about 61 kB; ODbL-1.0" in told
         assert "Contains modified Copernicus Sentinel data 2026" in told
-        assert "10 m per pixel lies outside the 0.7-5 m" in told
+        assert "10 m per pixel lies outside the 1-3 m" in told
     second = geolink("predict", "--city", "singapore", cwd=offline, env=env)
     assert second.returncode == 0, second.stderr
     assert "fetching" not in second.stderr

@@ -158,7 +158,9 @@ class TestPlaces:
         assert outcome.code == 0, outcome.err
         zones = gpd.read_file(tmp_path / "map.gpkg", layer="zones")
         assert set(zones["class_name"]) <= {"homes", "park"}
-        # Our own maps are labels in turn.
+        # Our own maps are labels in turn; here one that has both classes.
+        drawn = gpd.read_file(labels).rename(columns={"class": "class_name"}).to_crs(zones.crs)
+        drawn.to_file(tmp_path / "map.gpkg", layer="zones")
         options = ["--labels", "map.gpkg", "--split", "random", "--out", "again"]
         again = record(finetune(tmp_path, *scene, *options, "--json", model=tmp_path / "run"))
         assert set(again["classes"]) == {"homes", "park"}

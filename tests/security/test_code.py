@@ -28,6 +28,7 @@ ALLOWED = {
     ("geolink/graphs/released.py", "pickle"),
     # Speaks with processes that this one started, through their own pipes.
     ("geolink/workflows/processes.py", "pickle"),
+    ("geolink/workflows/process_entry.py", "pickle"),
 }
 
 
