@@ -54,7 +54,7 @@ def whole(tmp_path_factory, runner, settings_of):
 
 @pytest.fixture(scope="module")
 def moments(whole):
-    """(stage, number) of the moments to kill at: one of each chief stage, one of the others, any."""
+    """(stage, number) of the moments to kill at: one of each chief stage, then any."""
     stages = {}
     for stage, number, _ in whole[1].notes:
         stages.setdefault(stage, []).append((stage, number))
