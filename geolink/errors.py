@@ -1,5 +1,8 @@
 """The errors a user can meet. Every message says what is wrong, where, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class GeolinkError(Exception):
     """Root of all errors that geolink raises on purpose."""
@@ -43,3 +46,14 @@ class GeolinkWarning(UserWarning):
 
 class DroppedEntitiesWarning(GeolinkWarning):
     """Some OSM entities were unusable and were left out; the message counts them."""
+
+
+@contextmanager
+def place_named(name: str, *, several: bool) -> Iterator[None]:
+    """Where there are several places, says in the message of an error which one it is about."""
+    try:
+        yield
+    except GeolinkError as error:
+        if not several:
+            raise
+        raise type(error)(f"in {name}: {error}") from error

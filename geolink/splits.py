@@ -192,7 +192,7 @@ def block_split(
     if len(names) < len(PARTS):
         raise InputError(
             f"the samples lie in {len(names)} blocks of {block_m:g} m, and three parts need at "
-            "least three; make the blocks smaller or the area larger"
+            "least three; take a larger area or smaller blocks, or split at random"
         )
     part_of_block = _blocks_to_parts(blocks, len(names), shares, seed)
     part = part_of_block[blocks]
@@ -362,8 +362,8 @@ def _checked(
     for name in ("train", "test"):
         if not parts[name]:
             raise InputError(
-                f"no {name} samples are left by the split ({method}); use smaller blocks, a "
-                "narrower buffer, or more samples"
+                f"no {name} samples are left by the split ({method}); take a larger "
+                "area, more samples or smaller blocks, or split at random"
             )
     ordered = {name: tuple(sorted(keys)) for name, keys in parts.items()}
     return Split(**ordered, left_out=left_out, method=method, seed=seed)

@@ -115,6 +115,12 @@ class LabelledData(ABC):
         return np.array(rows, np.int64).reshape(len(keys), classes)
 
 
+def _described(data: LabelledData) -> str:
+    """Where data are from, and what they say."""
+    cities = ", ".join(sorted({item.city for item in data.items.values()}))
+    return f"the labels of {cities} ({data.task}: {', '.join(data.legend.names)})"
+
+
 class JoinedData(LabelledData):
     """Several data sets of the same task and classes as one, such as several cities."""
 
@@ -123,8 +129,8 @@ class JoinedData(LabelledData):
         for part in parts[1:]:
             if (part.task, part.legend) != (first.task, first.legend):
                 raise InputError(
-                    f"data for {first.task} of {', '.join(first.legend.names)} cannot be joined "
-                    f"with data for {part.task} of {', '.join(part.legend.names)}"
+                    f"{_described(first)} and {_described(part)} cannot be joined; give a mapping "
+                    "file with the classes of both"
                 )
         self._part_of = {key: part for part in parts for key in part.items}
         if len(self._part_of) < sum(map(len, parts)):

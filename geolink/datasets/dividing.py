@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from geolink.datasets.base import LabelledData
-from geolink.errors import InputError
+from geolink.errors import InputError, place_named
 from geolink.splits import PARTS, Split, block_split, city_split, few_shot, load_split, random_split
 
 BLOCKS, RANDOM = "blocks", "random"
@@ -71,16 +71,18 @@ def _by_blocks(data: LabelledData, *, seed: int, block_m: float | None, side: in
         raise InputError("these samples have no place on the ground, so split them at random")
     tile = side * (data.gsd_range[1] if data.gsd_range else 1.0)
     parts: list[Split] = []
-    for city in sorted({item.city for item in data.items.values()}):
+    cities = sorted({item.city for item in data.items.values()})
+    for city in cities:
         positions = {
             key: item.position
             for key, item in data.items.items()
             if item.city == city and item.position is not None
         }
         # Centres that are two tiles apart leave one tile between.
-        parts.append(
-            block_split(positions, block_m=block_m or 4 * tile, buffer_m=2 * tile, seed=seed)
-        )
+        with place_named(city, several=len(cities) > 1):
+            parts.append(
+                block_split(positions, block_m=block_m or 4 * tile, buffer_m=2 * tile, seed=seed)
+            )
     joined = {
         name: tuple(sorted(key for part in parts for key in part.part(name))) for name in PARTS
     }

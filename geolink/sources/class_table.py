@@ -3,7 +3,7 @@
 import csv
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geolink.errors import InputError
@@ -24,10 +24,12 @@ class ClassTable:
     Attributes:
         legend: the classes.
         ids: class id by value as text, IGNORE for values without a class.
+        way_out: what to do about a value that is not among them.
     """
 
     legend: Legend
     ids: Mapping[str, int]
+    way_out: str = "give a mapping file with the columns value,class"
 
     def require(self, values: Iterable[str], *, source: str) -> None:
         """Check that every value is known.
@@ -38,7 +40,7 @@ class ClassTable:
         if unknown := sorted(set(values) - self.ids.keys()):
             raise InputError(
                 f"{source} has classes that are not known: {_listed(unknown)}; the classes are "
-                f"{_listed(self.legend.names)}; give a mapping file with the columns value,class"
+                f"{_listed(self.legend.names)}; {self.way_out}"
             )
 
 
@@ -77,7 +79,7 @@ def class_table(
         names = [value for value in found if value not in skipped]
         legend = _legend_of(names, source=source)
         table = ClassTable(legend, {name: i for i, name in enumerate(names)})
-    table = ClassTable(table.legend, {**table.ids, **skipped})
+    table = replace(table, ids={**table.ids, **skipped})
     table.require(found, source=source)
     return table
 
@@ -88,11 +90,13 @@ def read_mapping(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file is not readable, lacks a column, or gives a value two classes.
     """
+    if not path.is_file():
+        raise InputError(f"the mapping {path} does not exist; check the path")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the mapping {path} is not a readable CSV file ({error})") from None
+        raise InputError(f"the mapping {path} is not a CSV file in UTF-8 ({error})") from None
     if not rows or not set(_COLUMNS) <= {name for name in rows[0] if name}:
         raise InputError(f"the mapping {path} needs a header and rows: value,class")
     mapped: dict[str, str] = {}
@@ -118,6 +122,7 @@ def _from_mapping(mapped: Mapping[str, str], legend: Legend | None, *, mapping: 
     return ClassTable(
         legend,
         {v: ids[named[v].casefold()] if v in named else IGNORE for v in mapped},
+        way_out=f"add them to the mapping {mapping}",
     )
 
 
@@ -129,9 +134,11 @@ def _from_legend(values: Iterable[str], legend: Legend) -> ClassTable:
 
 
 def _legend_of(names: list[str], *, source: str) -> Legend:
-    if not 1 <= len(names) <= _MOST_CLASSES:
+    if not names:
+        raise InputError(f"{source} has no class but ignored ones; check --ignore and the mapping")
+    if len(names) > _MOST_CLASSES:
         raise InputError(
-            f"{source} has {len(names):,} classes, and 1 to {_MOST_CLASSES} can be told apart; "
+            f"{source} has {len(names):,} classes, and {_MOST_CLASSES} can be told apart; "
             "choose another column, or give a mapping file"
         )
     return new_legend(Path(source).stem, names)

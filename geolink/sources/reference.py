@@ -88,6 +88,10 @@ def read_reference(
         return _raster_reference(path, grid, legend=legend, mapping=mapping, ignore=ignore)
     frame = _read_vector(path, grid.crs)
     named = _class_column(frame, column, source=path.name)
+    if not frame[named].notna().any():
+        raise InputError(
+            f"{path.name} has no class in {named!r}; fill it in, or name another column"
+        )
     frame = _polygons(frame[frame[named].notna()], source=path.name)
     # The classes are those of the whole file, so that all places that it covers have the same.
     values = [_as_text(value) for value in frame[named]]

@@ -15,6 +15,7 @@ import torch
 
 from geolink.checkpoint import load_model
 from geolink.datasets.base import LabelledData
+from geolink.errors import place_named
 from geolink.metrics.tally import Measured
 from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
@@ -87,7 +88,10 @@ class FinetunedModels:
             # Another seed is another look of simulated places.
             shown = self._data(seed) if data.simulated and seed != request.seed else data
             views = samples.views_of(trials, seed, request, shown, with_osm=with_osm)
-            learned = [self._learned(place, seed) for place in _places(request)]
+            learned = []
+            for place in _places(request):
+                with place_named(_name(place), several=request.several):
+                    learned.append(self._learned(place, seed))
             for number, one in enumerate(learned):
                 own = self._measure_own(findings, one, shown, views, new=number == 0)
                 self._measure_elsewhere(one, learned, shown, views[0], own)

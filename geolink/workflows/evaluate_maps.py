@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from geolink._version import __version__
-from geolink.errors import ConfigError, CoverageError
+from geolink.errors import ConfigError, CoverageError, place_named
 from geolink.files import file_identity
 from geolink.grid import GridSpec
 from geolink.legend import IGNORE, UFZ, Legend
@@ -83,7 +83,11 @@ def survey(request: EvaluateRequest, model: GeoLink, supply: Supply) -> list[Gro
             f"labels from OSM have the classes {', '.join(UFZ.names)}, and the model has "
             f"{', '.join(model.card.legend.names)}; give labels of its classes with --labels FILE"
         )
-    return [_ground(place, site, model, supply) for place, site in sites(request, supply)]
+    grounds = []
+    for place, site in sites(request, supply):
+        with place_named(site.place.name, several=request.several):
+            grounds.append(_ground(place, site, model, supply))
+    return grounds
 
 
 def measure(

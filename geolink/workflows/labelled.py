@@ -19,7 +19,7 @@ from geolink.datasets.folders import (
 from geolink.datasets.pictures import GraphsOfPictures, PictureGraphs
 from geolink.datasets.released import GRAPHS, TAG_ENCODER, ReleasedGraphs
 from geolink.datasets.scenes import SceneCells
-from geolink.errors import ConfigError, InputError
+from geolink.errors import ConfigError, InputError, place_named
 from geolink.graphs.scene import SceneGraphs
 from geolink.graphs.tags import TagEncoder
 from geolink.legend import UFZ, Legend
@@ -80,11 +80,11 @@ class LabelledRequest(SourceRequest):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
         object.__setattr__(self, "extracts", tuple(map(Path, self.extracts)))
-        several = bool(self.cities or self.extracts)
-        placed = self.names_a_place or self.imagery is not None or several
+        listed = bool(self.cities or self.extracts)
+        placed = self.names_a_place or self.imagery is not None or listed
         if self.data is not None and placed:
             raise ConfigError("give either a folder with --data or a place, not both")
-        if several and self.names_a_place:
+        if listed and self.names_a_place:
             raise ConfigError("give either several cities or extracts, or one place, not both")
         if self.extracts and (self.imagery not in (None, SIMULATED) or self.osm is not None):
             raise ConfigError(
@@ -108,6 +108,11 @@ class LabelledRequest(SourceRequest):
             raise ConfigError(f"OSM has zones to segment, and no labels to {self.task}")
         if self.weak and self.osm == NO_OSM:
             raise ConfigError("labels from OSM need OSM; leave out --osm none")
+
+    @property
+    def several(self) -> bool:
+        """True where there is more than one place."""
+        return len(self.cities) + len(self.extracts) > 1
 
     @property
     def weak(self) -> bool:
@@ -143,11 +148,13 @@ def labelled_data(
         raise InputError(f"the label file {request.labels} does not exist; check the path")
     network = Network(offline=request.offline, progress=progress)
     supply = Supply(Cache(), network)
-    parts = [
-        _place(place, site, card, semantics, supply, own_classes=own_classes, cutting=cutting)
-        for place, site in sites(request, supply)
-    ]
-    return join([part for place in parts for part in place])
+    parts: list[LabelledData] = []
+    for place, site in sites(request, supply):
+        with place_named(site.place.name, several=request.several):
+            parts += _place(
+                place, site, card, semantics, supply, own_classes=own_classes, cutting=cutting
+            )
+    return join(parts)
 
 
 def sites(request: Request, supply: Supply) -> Iterator[tuple[Request, Site]]:

@@ -49,6 +49,11 @@ def test_blocks_are_drawn_per_city_with_a_buffer():
     assert split != split_data(data, side=10, seed=1)
 
 
+def test_too_few_blocks_are_those_of_a_city():
+    with pytest.raises(InputError, match="in a: the samples lie in 1 blocks of 9000 m"):
+        split_data(Grid(), side=10, block_m=9000.0)
+
+
 def test_without_places_there_are_no_blocks():
     data = Grid(placed=False)
     with pytest.raises(InputError, match="no place on the ground"):

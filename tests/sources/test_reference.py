@@ -105,6 +105,11 @@ class TestPolygons:
         with pytest.raises(InputError, match="no column 'color'; it has colour"):
             read_reference(path, GRID, legend=UFZ, column="color")
 
+    def test_the_column_must_hold_something(self, tmp_path):
+        path = write(tmp_path / "a.gpkg", [box(0, 0, 9, 9)], label=[None])
+        with pytest.raises(InputError, match=r"a\.gpkg has no class in 'label'"):
+            read_reference(path, GRID, legend=UFZ)
+
     def test_lines_are_no_labels(self, tmp_path):
         line = shapely.LineString([(500_000, 6_000_000), (500_050, 6_000_050)])
         path = write(tmp_path / "a.gpkg", [line], label=["green"])
@@ -228,6 +233,20 @@ class TestMapping:
         path.write_text("value,class\n1,castle\n")
         with pytest.raises(InputError, match="does not have: 'castle'; it has 'water'"):
             class_table(["1"], source="x.tif", legend=UFZ, mapping=path)
+
+    def test_values_that_a_mapping_lacks_belong_into_it(self, tmp_path):
+        path = tmp_path / "m.csv"
+        path.write_text("value,class\n1,water\n")
+        with pytest.raises(InputError, match=r"known: '2'; .* add them to the mapping .*m\.csv"):
+            class_table(["1", "2"], source="x.tif", legend=UFZ, mapping=path)
+
+    def test_a_mapping_must_be_there(self, tmp_path):
+        with pytest.raises(InputError, match="does not exist"):
+            read_mapping(tmp_path / "m.csv")
+
+    def test_something_must_not_be_ignored(self):
+        with pytest.raises(InputError, match=r"x\.tif has no class but ignored ones"):
+            class_table(["1", "2"], source="x.tif", ignore=["1", "2"])
 
     def test_too_many_values_are_no_classes(self):
         with pytest.raises(InputError, match="300 classes"):

@@ -1,11 +1,13 @@
 """What a model becomes by fine-tuning, measured where it learned and elsewhere."""
 
+import geopandas as gpd
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic import write_model
+from shapely import box
+from synthetic import CRS_35N, write_model
 
-from geolink.errors import ConfigError, InputError
+from geolink.errors import ConfigError, CoverageError, InputError
 from geolink.metrics.tally import vector
 from geolink.reports.files import load_report, report_record
 from geolink.sources.cache import Cache
@@ -115,6 +117,17 @@ def test_every_model_is_measured_in_every_city(cities, small_model):
             np.testing.assert_array_equal(vector(report.main.blocks[name]), vector(tally))
     assert [c.kind for c in report.conditions[:3]] == ["main", "no_osm", "osm_dropout"]
     assert report.title.endswith("on east, west")
+
+
+@pytest.mark.parametrize("protocol", ["segment", "finetune"])
+def test_of_several_cities_the_one_with_bad_labels_is_named(
+    cities, small_model, tmp_path, protocol
+):
+    zones = gpd.GeoDataFrame({"class": ["green"]}, geometry=[box(0, 0, 9, 9)], crs=CRS_35N)
+    zones.to_file(tmp_path / "away.gpkg")
+    settings = {"cities": cities, "labels": tmp_path / "away.gpkg", "model": small_model, **QUICK}
+    with pytest.raises(CoverageError, match=r"^in east: away\.gpkg does not meet the imagery"):
+        evaluate(**settings, protocol=protocol)
 
 
 @pytest.mark.parametrize(
