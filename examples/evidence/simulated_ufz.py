@@ -100,10 +100,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tiles", type=int, default=4, help="tiles per side of a training city")
     parser.add_argument("--steps", type=int, default=40, help="steps of a head")
+    parser.add_argument("--model", default="geolink-tiny", help="whose features are used")
     options = parser.parse_args()
     options.out.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    base = load_model("geolink-tiny", offline=True)
+    base = load_model(options.model, offline=True)
     train = _joined([_features(name, base, options) for name in TRAINING])
     tests = {name: _features(name, base, options) for name in TEST}
     settings = {"tiles": options.tiles, "steps": options.steps, "model": base.card.sha256}
