@@ -104,8 +104,8 @@ def prepare_tile(
     except Exception as error:  # whatever is wrong with one tile, the others go on
         known = isinstance(error, GeolinkError | OSError)
         reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-        log.warning("tile %d failed: %s", tile, reason, exc_info=not known)
         message = reason.encode("utf-8", "backslashreplace").decode()  # names of files in it
+        log.warning("tile %d failed: %s", tile, message, exc_info=not known)
         return PreparedTile(tile, TileResult(status="failed", message=message))
     nodes = (0, 0, 0) if graph is None else node_counts(graph)
     status: TileStatus = "ok" if any(nodes) else "no_osm"
