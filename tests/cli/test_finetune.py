@@ -286,9 +286,9 @@ class TestBadInput:
         ("classes", "options", "words"),
         [
             (["a", "b"], ["--label-column", "use"], ["no column 'use'", "class"]),
-            (["a", "b"], ["--label-mapping", "names.csv"], ["not known: 'b'", "value,class"]),
+            (["a", "b"], ["--label-mapping", "names.csv"], ["not known: 'b'", "mapping names.csv"]),
             (["a"], [], ["'a' only"]),
-            (["a", "b"], ["--ignore", "a,b"], ["0 classes"]),
+            (["a", "b"], ["--ignore", "a,b"], ["no class but ignored"]),
             (["a", "b"], ["--split", "blocks"], ["blocks", "at least three"]),
         ],
     )
