@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from traceback import format_exc
 from typing import TypeVar
 
 import numpy as np
@@ -104,14 +105,18 @@ def prepare_tile(
     except Exception as error:  # whatever is wrong with one tile, the others go on
         known = isinstance(error, GeolinkError | OSError)
         reason = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-        message = reason.encode("utf-8", "backslashreplace").decode()  # names of files in it
-        log.warning("tile %d failed: %s", tile, message, exc_info=not known)
-        return PreparedTile(tile, TileResult(status="failed", message=message))
+        log.warning("tile %d failed: %s", tile, _utf8(reason if known else format_exc()))
+        return PreparedTile(tile, TileResult(status="failed", message=_utf8(reason)))
     nodes = (0, 0, 0) if graph is None else node_counts(graph)
     status: TileStatus = "ok" if any(nodes) else "no_osm"
     result = TileResult(valid=pixels.valid, status=status, nodes=nodes)
     image = pixels_of(filled(pixels))
     return PreparedTile(tile, result, image, graph if any(nodes) else None, seconds)
+
+
+def _utf8(text: str) -> str:
+    """A text with names of files in it, which need not be UTF-8, as one that is."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def node_counts(graph: HeteroData) -> tuple[int, int, int]:

@@ -121,11 +121,12 @@ class Broken(Noise):
 
 
 def test_an_unforeseen_failure_is_that_of_one_tile(caplog):
-    # The logged traceback has the name as it is, which no report of a test can carry.
-    with caplog.at_level(logging.CRITICAL):
+    with caplog.at_level(logging.DEBUG, logger="geolink"):
         tile = prepare(2, Broken())
     assert (tile.result.status, tile.image) == ("failed", None)
     assert tile.result.message == r"unexpected ValueError: a\udcff.tif"
+    assert "Traceback" in caplog.text
+    caplog.text.encode()  # a log can be written as UTF-8
 
 
 # Order
