@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,3 +40,15 @@ def small_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_raster(folder / "ortho.tif")
     write_osm(folder / "osm.gpkg")
     return folder
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    """fsspec's store that all of this process see, empty: `memory://...`."""
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+    yield system
+    system.store.clear()

@@ -75,17 +75,17 @@ def cached_copy(address: str, kind: Kind, *, cache: Cache, network: Network) -> 
     return entry.file(file)
 
 
-def copy_here(address: str, target: Path, *, network: Network) -> None:
-    """Copies the file at an address.
+def copy_here(address: str, target: Path, *, network: Network, what: str = "") -> None:
+    """Copies the file at an address; `what` it is, for messages.
 
     Raises:
         NotFoundError: there is none.
         UnavailableError: it cannot be had.
         OutputError: the disk is full.
     """
-    what = without_secrets(address)
+    where = without_secrets(address)
     if address.startswith(_WEB):
-        network.download(address, target, what=what)
+        network.download(address, target, what=what or where)
         return
     try:
         with full_disk_named(target):
@@ -94,9 +94,10 @@ def copy_here(address: str, target: Path, *, network: Network) -> None:
     except GeolinkError:
         raise
     except FileNotFoundError as error:
-        raise NotFoundError(f"there is no {what}; check the address") from error
+        raise NotFoundError(f"there is no {where}; check the address") from error
     except Exception as error:  # whatever the library of a protocol raises
-        raise UnavailableError(f"{what} cannot be fetched ({_reason(error)})") from error
+        named = f"{what} cannot be fetched from {where}" if what else f"{where} cannot be fetched"
+        raise UnavailableError(f"{named} ({_reason(error)})") from error
 
 
 def require_target(address: str, *, overwrite: bool) -> None:

@@ -6,22 +6,19 @@ the cache under that hash, for all processes of a machine.
 """
 
 import os
-import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-import fsspec  # type: ignore[import-untyped]
 from filelock import FileLock
 
-from geolink.errors import GeolinkError, InputError, UnavailableError
+from geolink.errors import InputError
 from geolink.files import full_disk_named, sha256_of
+from geolink.sources.addresses import copy_here, is_address
 from geolink.sources.cache import cache_folder
 from geolink.sources.manifest import MANIFEST, Manifest, Shard
 from geolink.sources.network import Network, without_secrets
-
-_WEB = ("http://", "https://")
 
 
 class ShardStore(Protocol):
@@ -42,11 +39,6 @@ class ShardStore(Protocol):
         ...
 
 
-def is_remote(place: str | Path) -> bool:
-    """Whether shards are named by an address."""
-    return re.match(r"[a-z][a-z0-9+.-]*://", str(place)) is not None
-
-
 def open_store(place: str | Path, *, offline: bool = False) -> ShardStore:
     """The shards in a folder, or at an address.
 
@@ -58,7 +50,7 @@ def open_store(place: str | Path, *, offline: bool = False) -> ShardStore:
         InputError: the manifest is missing or damaged, or names no sample.
         UnavailableError: it cannot be had.
     """
-    if not is_remote(place):
+    if not is_address(place):
         return FolderStore(Path(place), Manifest.load(place))
     url = str(place).rstrip("/")
     folder = cache_folder() / "shards" / sha256(url.encode()).hexdigest()[:16]
@@ -149,16 +141,4 @@ def _fetch_file(url: str, target: Path, *, what: str, offline: bool) -> None:
     """
     network = Network(offline=offline)
     network.require(f"{what} at {without_secrets(url)}", "geolink pretrain")
-    if url.startswith(_WEB):
-        network.download(url, target, what=what)
-        return
-    try:
-        with full_disk_named(target):
-            system, path = fsspec.url_to_fs(url)
-            system.get_file(path, str(target))
-    except GeolinkError:
-        raise
-    except Exception as error:  # whatever the library of a protocol raises
-        raise UnavailableError(
-            f"{what} cannot be fetched from {without_secrets(url)} ({error})"
-        ) from error
+    copy_here(url, target, network=network, what=what)

@@ -17,6 +17,7 @@ from torch import nn
 
 from geolink.errors import GeolinkError, InputError
 from geolink.files import full_disk_named
+from geolink.models.threads import on_threads
 from geolink.sources.network import Progress
 from geolink.training.callbacks import (
     Clock,
@@ -125,7 +126,7 @@ def train(
     clock = Clock()
     reporter = Reporter(log, clock, progress=watchers.progress, watch=watchers.watch)
     threads = state.threads if state else torch.get_num_threads()
-    with _failures_named(folder, run), torch.random.fork_rng(devices=[]), _on_threads(threads):
+    with _failures_named(folder, run), torch.random.fork_rng(devices=[]), on_threads(threads):
         signals = StopSignals()
         keeper = StateKeeper(folder, record, stop=lambda: signals.asked or watchers.enough())
         ends = EpochEnd(watchers.hooks, log, every=watchers.every)
@@ -183,17 +184,6 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-@contextmanager
-def _on_threads(count: int) -> Iterator[None]:
-    """Lets torch compute an operation on so many threads of the CPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

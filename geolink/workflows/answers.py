@@ -1,7 +1,6 @@
 """What a model answers to labelled samples, and how it encodes them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,8 +13,8 @@ from torch_geometric.data import HeteroData
 
 from geolink.datasets.base import LabelledData
 from geolink.models.geolink import GeoLink
+from geolink.models.threads import each_alone_on_cpu
 from geolink.samples import Sample, normalise
-from geolink.workflows.inference import one_thread_each
 
 Change = Callable[[str, Sample], Sample]
 Ask = Callable[[Sequence[Sample]], NDArray[np.float32]]
@@ -96,11 +95,7 @@ def _asked(
     waiting = iter(keys)
     while group := list(islice(waiting, batch_size)):
         samples = [read(key) for key in group]
-        if device.type == "cpu":
-            with one_thread_each() as cores, ThreadPoolExecutor(cores) as pool:
-                values = np.concatenate(list(pool.map(ask, ([s] for s in samples))))
-        else:
-            values = ask(samples)
+        values = np.concatenate(each_alone_on_cpu(ask, samples, device))
         yield from map(Answer, group, samples, values)
 
 

@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from traceback import format_exc
@@ -21,6 +20,7 @@ from geolink.errors import ConfigError, GeolinkError
 from geolink.graphs.scene import SceneGraphs, StoredGraphs
 from geolink.graphs.schema import NODE_TYPES
 from geolink.models.geolink import GeoLink
+from geolink.models.threads import each_alone_on_cpu
 from geolink.mosaic import TileResult, TileStatus, TileStore
 from geolink.samples import filled
 from geolink.sources.base import ImageSource
@@ -149,39 +149,8 @@ def ordered_map(
                 future.cancel()
 
 
-@contextmanager
-def one_thread_each() -> Iterator[int]:
-    """Lets torch compute every operation on one thread; gives the number of threads it had.
-
-    Sums that several threads share round differently with their number, and a map must not depend
-    on how many cores there are.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
-
-
-def each_alone_on_cpu(
-    function: Callable[[list[PreparedTile]], Result],
-    tiles: list[PreparedTile],
-    device: torch.device,
-) -> list[Result]:
-    """What a function that runs the model makes of tiles: of all at once, or on CPU of each alone.
-
-    On CPU every tile goes through the model alone, one core a tile: batches of another shape and
-    operations on another number of threads round differently, and a result must depend on neither.
-    """
-    if device.type != "cpu":
-        return [function(tiles)]
-    with one_thread_each() as cores, ThreadPoolExecutor(cores) as pool:
-        return list(pool.map(function, ([tile] for tile in tiles)))
-
-
 def model_inputs(
-    tiles: list[PreparedTile], device: torch.device
+    tiles: Sequence[PreparedTile], device: torch.device
 ) -> tuple[Tensor, list[HeteroData | None]]:
     """Images (B, 3, side, side) and graphs of tiles that have an image, on a device."""
     images = torch.stack([tile.image for tile in tiles if tile.image is not None]).to(device)
@@ -195,12 +164,12 @@ class TileScorer:
         self._model = model.to(device).eval()
         self._device = device
 
-    def __call__(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
+    def __call__(self, tiles: Sequence[PreparedTile]) -> NDArray[np.float16]:
         """Probabilities (tiles, 2, classes, h, w): with OSM at index 0, without at 1."""
         return np.concatenate(each_alone_on_cpu(self._score, tiles, self._device))
 
     @torch.inference_mode()
-    def _score(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
+    def _score(self, tiles: Sequence[PreparedTile]) -> NDArray[np.float16]:
         images, graphs = model_inputs(tiles, self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             scores = self._model.probabilities_with_and_without(images, graphs)

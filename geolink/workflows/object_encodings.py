@@ -7,7 +7,7 @@ is, what surrounds it, and what its part of the picture shows.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -31,13 +31,13 @@ from geolink.files import atomic_path, require_writable
 from geolink.graphs.scene import SceneGraphs
 from geolink.graphs.schema import NODE_TYPES, NodeType
 from geolink.models.geolink import GeoLink
+from geolink.models.threads import each_alone_on_cpu
 from geolink.samples import normalise
 from geolink.sources.cache import Cache
 from geolink.sources.network import Network
 from geolink.workflows.acquire import gather, local_model
 from geolink.workflows.inference import (
     PreparedTile,
-    each_alone_on_cpu,
     model_inputs,
     ordered_map,
     pick_device,
@@ -248,7 +248,7 @@ class _SceneMeans:
             for kind in NODE_TYPES
         }
 
-    def add(self, tiles: list[PreparedTile], device: torch.device) -> None:
+    def add(self, tiles: Sequence[PreparedTile], device: torch.device) -> None:
         """Encodes tiles that have OSM, and adds up what they give."""
         if not tiles:
             return
@@ -268,7 +268,7 @@ class _SceneMeans:
 
     @torch.inference_mode()
     def _encode(
-        self, tiles: list[PreparedTile], device: torch.device
+        self, tiles: Sequence[PreparedTile], device: torch.device
     ) -> list[dict[NodeType, Floats]]:
         images, graphs = model_inputs(tiles, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

@@ -7,12 +7,12 @@ from pathlib import Path
 from geolink.files import full_disk_named
 from geolink.graphs.tags import TableTagEncoder, TagEncoder, bundled_key_counts
 from geolink.graphs.text_encoders import MiniLmTagEncoder, open_text_encoder
+from geolink.sources.addresses import is_address
 from geolink.sources.cache import Cache
 from geolink.sources.manifest import MANIFEST, Manifest
 from geolink.sources.model_origins import CARD, WEIGHTS
 from geolink.sources.models import RELEASED_TEXT_ENCODER
 from geolink.sources.network import Network
-from geolink.sources.shard_stores import is_remote
 from geolink.training.distributed import world
 from geolink.training.logs import CSV, EVENTS
 from geolink.training.state import STATE
@@ -88,7 +88,7 @@ def prepare(request: PretrainRequest, progress: Progress) -> str | Path:
 
 
 def _holds_shards(images: str | Path) -> bool:
-    return is_remote(images) or (Path(images) / MANIFEST).is_file()
+    return is_address(images) or (Path(images) / MANIFEST).is_file()
 
 
 def _shard_request(request: PretrainRequest) -> ShardRequest:

@@ -1,6 +1,5 @@
 """Files at addresses: copied once, put there whole; with fsspec's memory and a real web server."""
 
-import fsspec
 import pytest
 from servers import FileServer
 
@@ -19,16 +18,6 @@ from geolink.sources.cache import Cache
 from geolink.sources.network import Network, NotFoundError
 
 ONLINE, OFFLINE = Network(retries=0), Network(offline=True)
-
-
-@pytest.fixture
-def memory():
-    """A store that all of this process see; empty."""
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    yield system
-    system.store.clear()
 
 
 @pytest.fixture

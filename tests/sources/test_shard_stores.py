@@ -9,7 +9,7 @@ from synthetic import StubEncoder, write_shards
 
 from geolink.errors import InputError, OutputError, UnavailableError
 from geolink.shards import Draw, ShardDataset
-from geolink.sources.shard_stores import FetchedStore, is_remote, open_store
+from geolink.sources.shard_stores import FetchedStore, open_store
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +122,3 @@ def test_a_full_disk_is_named(server, monkeypatch):
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(OutputError, match="disk is full"):
         open_store(f"{server.url}/set")
-
-
-@pytest.mark.parametrize(
-    ("place", "remote"),
-    [("https://a/b", True), ("s3://bucket/set", True), ("shards", False), (Path("/a/b"), False)],
-)
-def test_addresses_are_told_from_folders(place, remote):
-    assert is_remote(place) is remote

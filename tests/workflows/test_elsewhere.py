@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 
-import fsspec
 import geopandas as gpd
 import pytest
 
@@ -15,16 +14,6 @@ from geolink.workflows.request import PredictRequest
 from geolink.workflows.work_folder import work_folder
 
 COARSE = {"gsd": 2.0, "workers": 0, "device": "cpu"}  # a single tile
-
-
-@pytest.fixture
-def memory():
-    """A store that all of this process see; empty."""
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    yield system
-    system.store.clear()
 
 
 @pytest.fixture(autouse=True)
