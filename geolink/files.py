@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -172,10 +173,23 @@ def write_errors_named(target: Path) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("rasterio.", "pyogrio.", "sqlite3")):
             raise
-        raise OutputError(
-            f"{target} cannot be written, probably since the disk is full ({error}); "
-            "free some space and run again"
-        ) from error
+        raise probably_full(target, error) from error
+
+
+def probably_full(target: Path, error: Exception) -> OutputError:
+    """What to tell of a failure to write that is none of the operating system's own."""
+    return OutputError(
+        f"{target} cannot be written, probably since the disk is full ({error}); "
+        "free some space and run again"
+    )
+
+
+def scratch_database(path: Path) -> sqlite3.Connection:
+    """A database in a file that goes with the run, and need not survive a fall of the machine."""
+    database = sqlite3.connect(path, isolation_level=None)
+    for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16000"):
+        database.execute(f"PRAGMA {setting}")
+    return database
 
 
 def _publish(written: Path, target: Path) -> None:

@@ -1,6 +1,5 @@
 """Zones on disk while a map is made: found by place, in a fixed order, read a few at a time."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from geolink.files import scratch_database
 from geolink.grid import Bounds
 
 # Zones that are read at once: so many, and of outlines so many bytes beyond the first.
@@ -44,10 +44,7 @@ class ZoneTable:
 
     def __init__(self, path: Path, crs: CRS) -> None:
         self.crs = crs
-        self._database = sqlite3.connect(path, isolation_level=None)
-        # The file is lost with the run anyway, so it need not survive a fall of the machine.
-        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16000"):
-            self._database.execute(f"PRAGMA {setting}")
+        self._database = scratch_database(path)
         self._database.execute(
             "CREATE VIRTUAL TABLE place USING rtree(id, west, east, south, north)"
         )

@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from geolink.errors import OutputError
+from geolink.files import probably_full, scratch_database
 from geolink.grid import Bounds
 from geolink.sources.base import SourceInfo
 from geolink.sources.entities import ENTITY_TYPES, OsmEntities, sorting_text
@@ -136,21 +136,15 @@ def keep_entities(path: Path, parts: Iterable[OsmEntities], crs: CRS) -> EntityT
     making = path.with_name(f"{path.name}.part")
     making.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(making, isolation_level=None)) as database:
+        with closing(scratch_database(making)) as database:
             _fill(database, parts, crs)
     except sqlite3.OperationalError as error:  # SQLite calls a full disk an input/output error
-        raise OutputError(
-            f"{path} cannot be written, probably since the disk is full ({error}); "
-            "free some space and run again"
-        ) from error
+        raise probably_full(path, error) from error
     os.replace(making, path)
     return EntityTable(path)
 
 
 def _fill(database: sqlite3.Connection, parts: Iterable[OsmEntities], crs: CRS) -> None:
-    # The file is lost with the run anyway, so it need not survive a fall of the machine.
-    for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -16000"):
-        database.execute(f"PRAGMA {setting}")
     database.executescript(_SCHEMA)
     info: SourceInfo | None = None
     dropped: dict[str, int] = {}
