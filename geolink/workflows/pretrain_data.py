@@ -6,7 +6,7 @@ from pathlib import Path
 
 from geolink.files import full_disk_named
 from geolink.graphs.tags import TableTagEncoder, TagEncoder, bundled_key_counts
-from geolink.graphs.text_encoders import MiniLmTagEncoder, open_text_encoder
+from geolink.graphs.text_encoders import MiniLmTagEncoder, open_tag_encoder
 from geolink.sources.addresses import is_address
 from geolink.sources.cache import Cache
 from geolink.sources.manifest import MANIFEST, Manifest
@@ -52,13 +52,14 @@ def open_semantics(request: PretrainRequest, manifest: Manifest) -> Semantics:
         UnavailableError: a text model cannot be had, or its extra is not installed.
     """
     counts = manifest.key_counts if request.profile == "released" else bundled_key_counts()
-    if request.encoder_name == "table":
-        table = TableTagEncoder()
-        return Semantics(table, table.name, counts)
-    clip = request.encoder_name == "clip"
-    name = f"clip-{RELEASED_TEXT_ENCODER}" if clip else MiniLmTagEncoder.name
+    names = {
+        "table": TableTagEncoder().name,
+        "minilm": MiniLmTagEncoder.name,
+        "clip": f"clip-{RELEASED_TEXT_ENCODER}",
+    }
+    name = names[request.encoder_name]
     network = Network(offline=request.offline)
-    encoder = open_text_encoder(name, cache=Cache(), network=network)
+    encoder = open_tag_encoder(name, cache=Cache(), network=network)
     assert encoder is not None  # the name is a known one
     return Semantics(encoder, name, counts)
 

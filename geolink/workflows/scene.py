@@ -14,8 +14,8 @@ from shapely.geometry.base import BaseGeometry
 from geolink.checkpoint import ModelCard
 from geolink.errors import CheckpointError, CoverageError
 from geolink.files import full_disk_named
-from geolink.graphs.tags import TableTagEncoder, TagEncoder
-from geolink.graphs.text_encoders import open_text_encoder
+from geolink.graphs.tags import TagEncoder
+from geolink.graphs.text_encoders import open_tag_encoder
 from geolink.grid import WGS84, Bounds, GridSpec, reproject
 from geolink.sources.base import ImageSource
 from geolink.sources.cache import Cache
@@ -192,14 +192,10 @@ def tag_semantics(card: ModelCard, *, offline: bool = False) -> tuple[TagEncoder
         CheckpointError: the card names an encoder that is not known.
         UnavailableError: its text model cannot be had, or its extra is not installed.
     """
-    counts = dict(card.key_counts)
-    table = TableTagEncoder()
-    if card.tag_encoder == table.name:
-        return table, counts
     network = Network(offline=offline)
-    encoder = open_text_encoder(card.tag_encoder, cache=Cache(), network=network)
+    encoder = open_tag_encoder(card.tag_encoder, cache=Cache(), network=network)
     if encoder is None:
         raise CheckpointError(
             f"the model {card.name} reads tags through {card.tag_encoder!r}, which is not available"
         )
-    return encoder, counts
+    return encoder, dict(card.key_counts)

@@ -9,7 +9,7 @@ from servers import HubServer
 from geolink.errors import UnavailableError
 from geolink.graphs import text_encoders
 from geolink.graphs.tags import CachedTagEncoder, TableTagEncoder
-from geolink.graphs.text_encoders import ClipTagEncoder, MiniLmTagEncoder, open_text_encoder
+from geolink.graphs.text_encoders import ClipTagEncoder, MiniLmTagEncoder, open_tag_encoder
 from geolink.sources.cache import Cache
 from geolink.sources.network import Network
 
@@ -84,7 +84,7 @@ class TestByName:
     """What the card of a model names."""
 
     def open(self, name, folder, offline=False):
-        return open_text_encoder(name, cache=Cache(folder), network=Network(offline=offline))
+        return open_tag_encoder(name, cache=Cache(folder), network=Network(offline=offline))
 
     def test_a_fetched_clip_model(self, clip_folder, tmp_path, monkeypatch):
         files = {file.name: file.read_bytes() for file in clip_folder.iterdir()}
@@ -112,6 +112,12 @@ class TestByName:
         with pytest.raises(UnavailableError, match=rf"pip install geolink\[{extra}\]"):
             self.open(name, tmp_path)
 
+    def test_the_bundled_table(self, tmp_path):
+        table = TableTagEncoder()
+        assert np.array_equal(
+            self.open(table.name, tmp_path).encode(STRINGS), table.encode(STRINGS)
+        )
+
     @pytest.mark.parametrize("name", ["runes", "table-0123", "clip-0123abcd", "clip-", ""])
     def test_other_names(self, name, tmp_path):
         assert self.open(name, tmp_path) is None
@@ -125,7 +131,7 @@ def encoder():
 
 class TestMiniLm:
     def test_it_is_opened_by_name(self, encoder, tmp_path):
-        found = open_text_encoder(encoder.name, cache=Cache(tmp_path), network=Network())
+        found = open_tag_encoder(encoder.name, cache=Cache(tmp_path), network=Network())
         assert found.name == encoder.name
         assert np.array_equal(found.encode(STRINGS), encoder.encode(STRINGS))
 
