@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from geolink.workflows.evaluate import evaluate
     from geolink.workflows.evaluation_request import EvaluateRequest
     from geolink.workflows.fetch import fetch
-    from geolink.workflows.finetune import FinetuneRequest, finetune
+    from geolink.workflows.finetune import finetune
+    from geolink.workflows.finetune_request import FinetuneRequest
     from geolink.workflows.object_encodings import encode_objects
     from geolink.workflows.predict import predict
     from geolink.workflows.pretrain import PretrainRequest, pretrain
@@ -38,7 +39,7 @@ __all__ = [
 _HOMES = {
     "EvaluateRequest": "geolink.workflows.evaluation_request",
     "FetchRequest": "geolink.workflows.request",
-    "FinetuneRequest": "geolink.workflows.finetune",
+    "FinetuneRequest": "geolink.workflows.finetune_request",
     "PredictRequest": "geolink.workflows.request",
     "PretrainRequest": "geolink.workflows.pretrain",
     "build_graph": "geolink.graphs.build",

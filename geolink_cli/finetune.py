@@ -211,8 +211,9 @@ def finetune(
     from geolink.training.labelled import Variation
     from geolink.workflows import finetune as workflow
     from geolink.workflows.cutting import Cutting
+    from geolink.workflows.finetune_request import RATE_GRIDS, FinetuneRequest
 
-    request = workflow.FinetuneRequest(
+    request = FinetuneRequest(
         task=task.value,
         city=city,
         bbox=options.parse_bbox(bbox),
@@ -244,7 +245,7 @@ def finetune(
         fraction=fraction,
         epochs=epochs,
         batch_size=batch_size,
-        rates=workflow.RATE_GRIDS[task.value] if rates == "grid" else options.parse_numbers(rates),
+        rates=RATE_GRIDS[task.value] if rates == "grid" else options.parse_numbers(rates),
         patience=patience,
         variation=Variation(appearance=appearance.value, no_osm=drop_osm, no_image=drop_image)
         if augment

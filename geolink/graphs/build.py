@@ -1,8 +1,6 @@
 """The OSM graph of one tile: nodes with key-points, edges with spatial relations.
 
-Implements the graph of GeoLink (Bai et al. 2025, arXiv 2509.26016, section 3.1). Candidate pairs
-come from a spatial index, and their DE-9IM matrices are matched as arrays, so the cost grows with
-the number of pairs that meet, not with the number of pairs.
+Implements the graph of GeoLink (Bai et al. 2025, arXiv 2509.26016, section 3.1).
 """
 
 import hashlib
@@ -15,13 +13,12 @@ import numpy as np
 import shapely
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import Delaunay, QhullError
-from shapely import STRtree
 from torch_geometric.data import HeteroData
 
 from geolink.errors import CRSError, DroppedEntitiesWarning, GraphError
 from geolink.graphs.coverage import line_shares, polygon_shares
-from geolink.graphs.schema import KEYPOINT_WIDTHS, NODE_TYPES, RELATIONS, EdgeType
+from geolink.graphs.relations import relations
+from geolink.graphs.schema import KEYPOINT_WIDTHS, NODE_TYPES
 from geolink.graphs.tags import TagEncoder, encode_tags
 from geolink.grid import Bounds
 from geolink.sources.entities import EntityType
@@ -30,41 +27,13 @@ from geolink.sources.tags import frame_tags
 Geometries = NDArray[np.object_]
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
-# Edges of one type: source nodes, target nodes, columns in the schema's relations.
-Edges = tuple[Indices, Indices, Indices]
 
 _DIMENSIONS: dict[EntityType, int] = {"point": 0, "line": 1, "polygon": 2}
 _ID_COLUMNS = ("osm_id", "id")
 
-# DE-9IM patterns per relation; the first relation that matches is the pair's.
-Rules = Mapping[str, tuple[str, ...]]
-_TOUCHES = ("F**T*****", "FT*******", "F***T****")
-_COVERS = ("T*****FF*", "*T****FF*", "***T**FF*", "****T*FF*")
-_COVERED_BY = ("T*F**F***", "*TF**F***", "**FT*F***", "**F*TF***")
-_SAME_TYPE: Rules = {
-    "touches": _TOUCHES,
-    "covers": _COVERS,
-    "covered-by": _COVERED_BY,
-    "overlaps": ("T*T***T**",),
-}
-_LINE_TO_POLYGON: Rules = {
-    "touches": _TOUCHES,
-    "covered-by": _COVERED_BY,
-    "crosses": ("T*T******", "T*****T**"),
-}
-_POINT_TO_OTHER: Rules = {"touches": _TOUCHES, "within": ("T*F**F***",)}
-_MIXED_PAIRS: tuple[tuple[EntityType, EntityType, Rules], ...] = (
-    ("point", "line", _POINT_TO_OTHER),
-    ("point", "polygon", _POINT_TO_OTHER),
-    ("line", "polygon", _LINE_TO_POLYGON),
-)
-_NONE = -1  # the code of a pair without relation
-
 _INNER_ANGLES = np.radians([0.0, 120.0, 240.0])
 _PULL = 0.7  # a point outside its polygon keeps this share of its distance to the centroid
 _PULLS = 16  # after as many steps less than 1 % of the distance is left
-
-_MOST_DEGREES = 360.0  # larger coordinates are no degrees
 
 
 def build_graph(
@@ -163,8 +132,7 @@ def graph_from_arrays(
         for measure, kind in ((line_shares, "line"), (polygon_shares, "polygon")):
             shares = measure(nodes[kind], tile, side=coverage_side)
             graph[kind].coverage = torch.from_numpy(shares)
-    for edge_type, edges in _relations(nodes).items():
-        index, attributes = _one_hot(edge_type, *edges)
+    for edge_type, (index, attributes) in relations(nodes).items():
         graph[edge_type].edge_index = torch.from_numpy(index)
         graph[edge_type].edge_attr = torch.from_numpy(attributes)
     return graph
@@ -307,125 +275,3 @@ def _seed_bytes(seeds: NDArray[np.object_]) -> Iterable[bytes]:
         wkb: Iterable[bytes] = shapely.to_wkb(shapely.normalize(seeds), byte_order=1)
         return wkb
     return (str(seed).encode() for seed in seeds)
-
-
-# Edges
-
-
-def _relations(nodes: Mapping[EntityType, Geometries]) -> dict[EdgeType, Edges]:
-    """The edges of all nine types, in row-major order (self edges of points come last)."""
-    trees: dict[EntityType, STRtree] = {
-        "line": STRtree(nodes["line"]),
-        "polygon": STRtree(nodes["polygon"]),
-    }
-    edges: dict[EdgeType, Edges] = {
-        ("point", "to", "point"): _point_edges(shapely.get_coordinates(nodes["point"]))
-    }
-    for a, b, rules in _MIXED_PAIRS:
-        i, j = trees[b].query(nodes[a], predicate="intersects")
-        code = _codes(nodes[a][i], nodes[b][j], rules, RELATIONS[a, "to", b])
-        edges[a, "to", b] = _row_major(i, j, code)
-        edges[b, "to", a] = _row_major(j, i, code)  # the columns of both directions correspond
-    for kind, tree in trees.items():
-        edges[kind, "to", kind] = _same_type_edges(kind, nodes[kind], tree)
-    return edges
-
-
-def _same_type_edges(kind: EntityType, nodes: Geometries, tree: STRtree) -> Edges:
-    """Each node to itself, and both directions of every pair that meets."""
-    columns = RELATIONS[kind, "to", kind]
-    i, j = tree.query(nodes, predicate="intersects")
-    i, j = i[i < j], j[i < j]
-    code = _codes(nodes[j], nodes[i], _SAME_TYPE, columns)
-    mirror = np.arange(len(columns))
-    covers, covered_by = columns.index("covers"), columns.index("covered-by")
-    mirror[[covers, covered_by]] = covered_by, covers
-    itself = np.arange(len(nodes))
-    return _row_major(
-        np.concatenate((itself, j, i)),
-        np.concatenate((itself, i, j)),
-        np.concatenate(
-            (
-                np.full(len(nodes), columns.index("self")),
-                code,
-                np.where(code == _NONE, _NONE, mirror[code]),
-            )
-        ),
-    )
-
-
-def point_relations(xy: Floats) -> tuple[Indices, NDArray[np.float32]]:
-    """The relations of (N, 2) points among themselves: (2, E) edges and (E, relations) attributes.
-
-    They alone are not of two objects each: without a point its neighbours become neighbours.
-    """
-    return _one_hot(("point", "to", "point"), *_point_edges(xy))
-
-
-def _point_edges(xy: Floats) -> Edges:
-    """Delaunay neighbours in row-major order, then each point to itself."""
-    columns = RELATIONS["point", "to", "point"]
-    i, j = _delaunay_pairs(xy)
-    order = np.lexsort((j, i))
-    itself = np.arange(len(xy))
-    code = np.repeat([columns.index("neighbour"), columns.index("self")], [len(i), len(xy)])
-    return np.concatenate((i[order], itself)), np.concatenate((j[order], itself)), code
-
-
-def _delaunay_pairs(xy: Floats) -> tuple[Indices, Indices]:
-    """Both directions of every Delaunay edge; none where the points span no triangle.
-
-    Where several triangulations are possible, the result depends on the order of the points, so
-    they are sorted first. Points that coincide within rounding have one representative; the others
-    stay without neighbours, as in the released graphs.
-    """
-    none = np.empty(0, dtype=np.int64)
-    if len(xy) <= 3:
-        return none, none
-    order = np.lexsort((xy[:, 1], xy[:, 0]))
-    placed = xy[order]
-    # Far from the origin, as in a UTM zone, Qhull loses the digits that points differ in. Degrees
-    # are small enough, and stay as they are: so the released graphs were made.
-    if np.abs(placed).max() > _MOST_DEGREES:
-        placed = placed - placed[0]
-    try:
-        starts, neighbours = Delaunay(placed).vertex_neighbor_vertices
-    except QhullError:
-        return none, none
-    return order[np.repeat(np.arange(len(xy)), np.diff(starts))], order[neighbours]
-
-
-def _codes(a: Geometries, b: Geometries, rules: Rules, columns: Sequence[str]) -> Indices:
-    """(E,) column of the first rule that relate(a, b) matches, or `_NONE`."""
-    # DE-9IM rows of nine characters: (E, 9), True where the two parts meet.
-    meets = shapely.relate(a, b).astype("S9").view("S1").reshape(-1, 9) != b"F"
-    return np.select(
-        [_matches(meets, patterns) for patterns in rules.values()],
-        [columns.index(name) for name in rules],
-        default=_NONE,
-    )
-
-
-def _matches(meets: NDArray[np.bool_], patterns: Sequence[str]) -> NDArray[np.bool_]:
-    """(E,) True where any pattern of T, F and * fits."""
-    fits = np.zeros(len(meets), dtype=bool)
-    for pattern in patterns:
-        fixed = [k for k, want in enumerate(pattern) if want != "*"]
-        fits |= (meets[:, fixed] == [pattern[k] == "T" for k in fixed]).all(axis=1)
-    return fits
-
-
-def _row_major(i: Indices, j: Indices, code: Indices) -> Edges:
-    """Edges by source, then target, without those that carry no relation."""
-    order = np.lexsort((j, i))
-    order = order[code[order] != _NONE]
-    return i[order], j[order], code[order]
-
-
-def _one_hot(
-    edge_type: EdgeType, i: Indices, j: Indices, code: Indices
-) -> tuple[Indices, NDArray[np.float32]]:
-    """(2, E) edge index and (E, relations) attributes."""
-    attributes = np.zeros((len(code), len(RELATIONS[edge_type])), dtype=np.float32)
-    attributes[np.arange(len(code)), code] = 1
-    return np.stack((i, j)).astype(np.int64, copy=False), attributes

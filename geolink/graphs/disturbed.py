@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from geolink.graphs.build import point_relations
+from geolink.graphs.relations import point_relations
 from geolink.graphs.schema import NODE_TYPES, NodeType
 from geolink.sources.disturbances import directions, draws, mistaken_rows, require_share
 

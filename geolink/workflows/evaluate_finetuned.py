@@ -26,7 +26,8 @@ from geolink.training.finetuning import FinetuneSettings
 from geolink.workflows import evaluate_samples as samples
 from geolink.workflows.evaluation_request import EvaluateRequest
 from geolink.workflows.findings import Findings, Runs, add_blocks, sample_notes
-from geolink.workflows.finetune import SPLIT, FinetuneRequest, finetune
+from geolink.workflows.finetune import SPLIT, finetune
+from geolink.workflows.finetune_request import FinetuneRequest
 from geolink.workflows.labelled import LabelledRequest, labelled_data
 from geolink.workflows.progress import Progress
 from geolink.workflows.run_folder import NOTE

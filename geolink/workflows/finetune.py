@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import numpy as np
 from geolink.checkpoint import load_model, save_checkpoint
 from geolink.config import Task
 from geolink.datasets.base import LabelledData
-from geolink.datasets.dividing import BLOCKS, RANDOM, fewer_labels, require_classes, split_data
+from geolink.datasets.dividing import fewer_labels, require_classes, split_data
 from geolink.datasets.kept import KeptSamples
-from geolink.errors import ConfigError
 from geolink.files import replace_bytes
 from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
@@ -27,7 +26,6 @@ from geolink.splits import PARTS, Split, save_split
 from geolink.training.callbacks import Watch
 from geolink.training.distributed import world
 from geolink.training.finetuning import (
-    FinetuneSettings,
     FinetuneTask,
     class_weights,
     merge_lora,
@@ -35,16 +33,15 @@ from geolink.training.finetuning import (
     scale_answers,
     scale_scores,
 )
-from geolink.training.labelled import Collate, LabelledSamples, Variation
+from geolink.training.labelled import Collate, LabelledSamples
 from geolink.training.logs import CSV, EVENTS
 from geolink.training.loop import Watchers, train
-from geolink.training.settings import REFERENCE_BATCH, TrainingSettings
 from geolink.training.state import STATE
 from geolink.workflows.acquire import local_model
 from geolink.workflows.calibrating import fit_temperature
-from geolink.workflows.cutting import Cutting
+from geolink.workflows.finetune_request import FinetuneRequest
 from geolink.workflows.inference import pick_device
-from geolink.workflows.labelled import LabelledRequest, labelled_data
+from geolink.workflows.labelled import labelled_data
 from geolink.workflows.progress import Progress, silent
 from geolink.workflows.run_folder import NOTE, claim, require_free
 from geolink.workflows.site import Supply
@@ -52,126 +49,6 @@ from geolink.workflows.validation import BEST, DECISIVE, HISTORY, Validator, fig
 
 SPLIT, RESULT, RATE, SAMPLES = "split.json", "finetune.json", "rate-", "samples"
 _RUN = (STATE, BEST, HISTORY, CARD, WEIGHTS, CSV, EVENTS, SPLIT, RESULT, NOTE, SAMPLES, f"{RATE}*")
-_LEAST_STEPS = 4  # of an epoch, where there are few samples
-_WARMUP = 0.05  # share of the run in which the rate rises, but no more than an epoch
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast a task is learned."""
-
-    epochs: int
-    batch_size: int
-    rate: float
-
-
-# Bai et al. 2025, section 4; the rates are the middle of the grids that are searched there, but of
-# numbers the least: the head overshoots at larger ones, and needs many epochs to come back.
-SCHEDULES: dict[Task, Schedule] = {
-    "segment": Schedule(30, 32, 3e-4),
-    "change": Schedule(80, 64, 1e-4),
-    "classify": Schedule(50, 64, 3e-3),
-    "regress": Schedule(30, 256, 1e-3),
-}
-RATE_GRIDS: dict[Task, tuple[float, ...]] = {
-    "segment": tuple(a * b for b in (1e-3, 1e-4, 1e-5) for a in (1, 3, 5)),
-    "change": (1e-4,),
-    "classify": tuple(a * b for b in (1e-2, 1e-3, 1e-4) for a in (1, 3, 5)),
-    "regress": tuple(a * b for b in (1e-1, 1e-2, 1e-3) for a in (1, 3, 5)),
-}
-
-
-@dataclass(frozen=True)
-class FinetuneRequest(LabelledRequest):
-    """One fine-tuning run.
-
-    Attributes:
-        out: the run folder, which `--model` takes.
-        learning: which weights learn, and from what loss.
-        split: `blocks` of ground, `random`, or a file that was saved; by default blocks of a place,
-            and pictures at random.
-        block_m: side of the blocks, metres; four tiles by default.
-        test_cities: cities to test on, instead of drawing.
-        validation_cities: cities to validate on, so that the best state, and how sure it is, are
-            chosen for places that are new to the model.
-        cutting: which tiles of places become samples.
-        keep_samples: keep the samples of places in the run folder, which spares later epochs to
-            cut them again.
-        fraction: share of the training samples to use, class-balanced.
-        epochs: passes over the training samples; by default as in the paper.
-        batch_size: samples of one step; by default as in the paper, but no more than a quarter of
-            the samples.
-        rates: peak learning rates of the head; of several, the best by validation is kept.
-        patience: epochs without a better validation figure after which a run ends; 0 never.
-        variation: how samples differ from one epoch to the next; None shows them as they are.
-        workers: processes that prepare samples.
-        save_every: steps between saved states; by default an epoch.
-        half: store the weights as float16, which halves the file.
-        device: `auto`, `cuda`, `mps` or `cpu`.
-        resume: go on with the run in `out`.
-    """
-
-    out: Path = Path("finetuned")
-    learning: FinetuneSettings = field(default_factory=FinetuneSettings)
-    split: str = ""
-    block_m: float | None = None
-    test_cities: tuple[str, ...] = ()
-    validation_cities: tuple[str, ...] = ()
-    cutting: Cutting = field(default_factory=Cutting)
-    keep_samples: bool = False
-    fraction: float = 1.0
-    epochs: int | None = None
-    batch_size: int | None = None
-    rates: tuple[float, ...] = ()
-    patience: int = 10
-    variation: Variation | None = field(default_factory=Variation)
-    workers: int = 2
-    save_every: int | None = None
-    half: bool = False
-    device: str = "auto"
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "out", Path(self.out))
-        if not self.split:
-            object.__setattr__(self, "split", BLOCKS if self.data is None else RANDOM)
-        if not self.rates:
-            object.__setattr__(self, "rates", (SCHEDULES[self.task].rate,))
-        if self.resume and self.overwrite:
-            raise ConfigError("a run is either resumed or overwritten; choose one")
-        if self.validation_cities and not self.test_cities:
-            raise ConfigError("cities to validate on need cities to test on, too")
-        tiles = self.data is None and self.task == "segment"
-        if not tiles and (self.cutting != Cutting() or self.keep_samples):
-            raise ConfigError(
-                "scales, looks, number and side of tiles, and whether they are kept, can only be "
-                "chosen for places that are segmented"
-            )
-        if self.patience < 0 or not 0 < self.fraction <= 1:
-            raise ConfigError("patience is 0 or more, and the fraction of the labels lies in 0..1")
-        if not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
-            raise ConfigError("learning rates are positive numbers, such as 0.001,0.0003")
-        if len(set(self.rates)) < len(self.rates):
-            raise ConfigError("a learning rate is named twice; each is tried once")
-
-    def settings(self, rate: float, samples: int, device: str) -> TrainingSettings:
-        """How a run with one learning rate is trained on a number of samples."""
-        usual, (_, processes) = SCHEDULES[self.task], world()
-        batch = min(usual.batch_size, max(samples // _LEAST_STEPS, 1))
-        batch = self.batch_size or max(batch - batch % processes, processes)
-        epochs = self.epochs or usual.epochs
-        return TrainingSettings(
-            epochs=epochs,
-            batch_size=batch,
-            base_rate=rate * REFERENCE_BATCH / batch,
-            warmup_epochs=min(_WARMUP * epochs, 1.0),
-            betas=(0.9, 0.999),
-            seed=self.seed,
-            workers=self.workers,
-            save_every=self.save_every or max(samples // batch, 1),
-            device=device,
-        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from geolink.checkpoint import load_model
 from geolink.errors import ConfigError
 from geolink.sources.places import sample_extract
 from geolink.workflows.cutting import Cutting
-from geolink.workflows.finetune import FinetuneRequest
+from geolink.workflows.finetune_request import FinetuneRequest
 from geolink.workflows.labelled import LabelledRequest, labelled_data
 
 
