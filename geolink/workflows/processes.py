@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from types import TracebackType
 
 from geolink.mosaic import TileResult
 from geolink.workflows.inference import PreparedTile, Scored, TileScorer, scored
@@ -38,12 +37,7 @@ class PreparingProcesses:
     def __enter__(self) -> "PreparingProcesses":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def __call__(self, tile: int) -> PreparedTile:
