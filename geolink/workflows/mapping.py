@@ -36,7 +36,7 @@ from geolink.workflows.inference import (
     prepare_tile,
     scored,
 )
-from geolink.workflows.outputs import GDAL_CACHE, write_outputs
+from geolink.workflows.outputs import GDAL_CACHE, ScoredMap, write_outputs
 from geolink.workflows.processes import scored_by_processes
 from geolink.workflows.progress import Progress
 from geolink.workflows.request import PredictRequest
@@ -152,7 +152,8 @@ def draw_map(
         remove_work(out)
         raise problem
     metadata = describe(request, scene, model)
-    zones, tiles = write_outputs(request, scene, store, model.card.legend, metadata, out, progress)
+    scored = ScoredMap(request, scene, store, model.card.legend, metadata)
+    zones, tiles = write_outputs(scored, out, progress)
     statuses = dict(sorted(Counter(tiles["status"]).items()))
     if "failed" not in statuses:
         remove_work(out)
