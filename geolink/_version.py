@@ -1,3 +1,3 @@
 """geolink version, in one place."""
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

@@ -1,5 +1,6 @@
 """The archives of a release hold the packages, whole, and nothing else."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -74,3 +75,9 @@ def test_the_source_archive_holds_what_builds_it_and_nothing_else(tree, modules)
         }
     made = {name for name in names if name in ("PKG-INFO", "setup.cfg") or ".egg-info/" in name}
     assert names - made == modules | BESIDE
+
+
+def test_the_changelog_begins_with_this_version():
+    heading = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heading is not None
+    assert heading[1] == geolink.__version__
