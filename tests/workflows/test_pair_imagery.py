@@ -71,7 +71,8 @@ def test_map_tiles_are_fetched_for_every_extract_once_and_their_licence_is_kept(
     assert again.manifest.shards == manifest.shards
 
 
-def test_scenes_of_a_catalogue_are_fetched(tmp_path, places, monkeypatch):
+@pytest.mark.parametrize("spec", ["sentinel2", "stac:{url}#sentinel-2-l2a/visual"])
+def test_scenes_of_a_catalogue_are_fetched(tmp_path, places, monkeypatch, spec):
     with StacServer() as server:
         monkeypatch.setenv("GEOLINK_STAC_URL", server.url)
         rgb = scenes.noise(1)
@@ -86,9 +87,8 @@ def test_scenes_of_a_catalogue_are_fetched(tmp_path, places, monkeypatch):
             north=NORTH + 1000,
         )
         osm = (places / "west.gpkg",)
-        manifest = build_shards(
-            out=tmp_path / "set", imagery="sentinel2", osm=osm, side=16
-        ).manifest
+        imagery = spec.format(url=server.url)
+        manifest = build_shards(out=tmp_path / "set", imagery=imagery, osm=osm, side=16).manifest
     assert manifest.gsd.keys() == {"10"}
     assert manifest.sources[0]["imagery"]["date"] == "2026-10-01"
     assert manifest.samples > 0
