@@ -152,8 +152,8 @@ def draw_map(
         remove_work(out)
         raise problem
     metadata = describe(request, scene, model)
-    scored = ScoredMap(request, scene, store, model.card.legend, metadata)
-    zones, tiles = write_outputs(scored, out, progress)
+    scored_map = ScoredMap(request, scene, store, model.card.legend, metadata)
+    zones, tiles = write_outputs(scored_map, out, progress)
     statuses = dict(sorted(Counter(tiles["status"]).items()))
     if "failed" not in statuses:
         remove_work(out)
