@@ -5,10 +5,14 @@ Nothing heavy is imported with this module, since the scheduler imports it too.
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from geolink._version import __version__
 from geolink.errors import GeolinkError, InputError, UnavailableError
@@ -138,24 +142,31 @@ def score_group(job: Job, tiles: Sequence[int]) -> list["Scored"]:
 
 
 _Score = Callable[[Sequence[int]], Iterable["Scored"]]
-_open: dict[Job, _Score] = {}  # one at most: a scene may fill the memory
+_open: dict[Job, _Score] = {}  # one at most: a model may fill the memory
 _turn = threading.Lock()  # a group keeps all cores of its process busy
 
 
 def _opened(job: Job) -> _Score:
     """What scores the tiles of a job in this process."""
+    from distributed import get_worker
+
     if job not in _open:
         _open.clear()
-        _open[job] = _score_of(job)
+        scratch = Path(mkdtemp(prefix="geolink-", dir=get_worker().local_directory))
+        with ExitStack() as on_failure:
+            on_failure.callback(rmtree, scratch)
+            _open[job] = _score_of(job, scratch)
+            on_failure.pop_all()
+        finalize(_open[job], rmtree, scratch, ignore_errors=True)
     return _open[job]
 
 
-def _score_of(job: Job) -> _Score:
+def _score_of(job: Job, scratch: Path) -> _Score:
     """As a local run would do it, with the data that this machine sees."""
     require_same_versions(job.versions, own_versions())
 
-    from geolink.workflows.mapping import LocalCrew, open_model
-    from geolink.workflows.scene import build_scene
+    from geolink.workflows.mapping import OSM_TABLE, LocalCrew, open_model
+    from geolink.workflows.scene import build_scene, with_osm_on_disk
 
     crew = LocalCrew(job.device)
     cache = Cache()
@@ -173,9 +184,9 @@ def _score_of(job: Job) -> _Score:
     if sizes_of(materials.files) != job.sizes:
         names = ", ".join(path.name for path in materials.files)
         raise InputError(f"its files {names} are not those of this run; {_SHARING}")
-    return crew.scores(
-        job.request, build_scene(job.request, materials, model.card.gsd_range), model
-    )
+    scene = build_scene(job.request, materials, model.card.gsd_range, osm_on_disk=True)
+    scene = with_osm_on_disk(scene, materials.osm, scratch / OSM_TABLE)
+    return crew.scores(job.request, scene, model)
 
 
 def _worker_name() -> str:

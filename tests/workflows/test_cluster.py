@@ -65,9 +65,10 @@ def workers(scheduler, tmp_path):
 
 
 @pytest.fixture
-def neighbour():
+def neighbour(tmp_path):
     """Address of a scheduler with one worker, both in threads of this process."""
     options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tcp"}
+    options["local_directory"] = tmp_path / "worker"
     with LocalCluster(**options, dashboard_address=":0") as local:
         yield local.scheduler_address
 
@@ -171,6 +172,14 @@ def test_a_tile_that_kills_workers_fails(tmp_path, request_of, monkeypatch):
 
 
 # Workers that cannot be used
+
+
+def test_workers_keep_osm_on_disk(tmp_path, request_of, neighbour):
+    geolink.predict(request_of(tmp_path / "a.gpkg", scheduler=neighbour))
+    (first,) = (tmp_path / "worker").rglob("osm.sqlite")
+    geolink.predict(request_of(tmp_path / "b.gpkg", scheduler=neighbour, seed=1))
+    (second,) = (tmp_path / "worker").rglob("osm.sqlite")
+    assert first.parent != second.parent
 
 
 def test_other_files_are_told(tmp_path, request_of, neighbour, monkeypatch):
