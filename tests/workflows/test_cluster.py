@@ -65,10 +65,15 @@ def workers(scheduler, tmp_path):
 
 
 @pytest.fixture
-def neighbour(tmp_path):
+def worker_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("worker")
+
+
+@pytest.fixture
+def neighbour(worker_folder):
     """Address of a scheduler with one worker, both in threads of this process."""
     options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tcp"}
-    options["local_directory"] = tmp_path / "worker"
+    options["local_directory"] = worker_folder
     with LocalCluster(**options, dashboard_address=":0") as local:
         yield local.scheduler_address
 
@@ -174,11 +179,11 @@ def test_a_tile_that_kills_workers_fails(tmp_path, request_of, monkeypatch):
 # Workers that cannot be used
 
 
-def test_workers_keep_osm_on_disk(tmp_path, request_of, neighbour):
+def test_workers_keep_osm_on_disk(tmp_path, request_of, neighbour, worker_folder):
     geolink.predict(request_of(tmp_path / "a.gpkg", scheduler=neighbour))
-    (first,) = (tmp_path / "worker").rglob("osm.sqlite")
+    (first,) = worker_folder.rglob("osm.sqlite")
     geolink.predict(request_of(tmp_path / "b.gpkg", scheduler=neighbour, seed=1))
-    (second,) = (tmp_path / "worker").rglob("osm.sqlite")
+    (second,) = worker_folder.rglob("osm.sqlite")
     assert first.parent != second.parent
 
 
