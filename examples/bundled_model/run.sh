@@ -8,7 +8,8 @@
 set -eu
 osm=$1/osm banepa=$1/imagery/banepa out=$2
 mkdir -p "$out"
-export OMP_NUM_THREADS=1 # threads that wait for each other are slow on a busy machine
+# The weights depend on the number of threads. On a busy machine several wait for each other.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 # `--resume` where a run has begun.
 go_on() { if [ -e "$out/$1/run.json" ]; then echo --resume; fi; }
@@ -37,12 +38,12 @@ learn() {
         --cities sample --test-cities sample \
         --validation-cities darmstadt_hbf,singapore_bayfront \
         --keep-samples --fraction 0.55 --batch-size 8 --encoder-rate 1 --class-weights sqrt \
-        --appearance strong --drop-image 0.2 --drop-osm 0.1 --patience 0 \
+        --appearance strong --drop-osm 0.1 --patience 0 \
         --workers 1 --save-every 100 --device cpu --out "$out/$name" $(go_on "$name") "$@"
 }
 
 # Small tiles first: a quarter of the time, and most of the learning.
 learn coarse pretrained --tile-side 112 --gsd 1 --gsd 1.7 --gsd 3 --tiles 250 --epochs 20 \
-    --rates 6e-4
-learn geolink-tiny coarse --gsd 0.7 --gsd 1.2 --gsd 2.5 --tiles 100 --epochs 3 --rates 2e-4 \
-    --half
+    --rates 6e-4 --drop-image 0.2
+learn geolink-tiny coarse --gsd 0.7 --gsd 1.2 --gsd 2.5 --tiles 200 --epochs 8 --rates 5e-4 \
+    --drop-image 0.3 --half
