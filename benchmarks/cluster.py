@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import rasterio
 from distributed import Client, LocalCluster
 
@@ -84,7 +84,7 @@ def cluster(workers: int) -> Iterator[tuple[str, list[psutil.Popen]]]:
 def cpu_seconds(processes: list[psutil.Popen]) -> float:
     """Processor time that processes have taken."""
     times = [process.cpu_times() for process in processes]
-    return sum(spent.user + spent.system for spent in times)
+    return float(sum(spent.user + spent.system for spent in times))
 
 
 def measure(request: PredictRequest, workers: int) -> tuple[int, float, float]:

@@ -14,6 +14,8 @@ other work on the machine counts little; on a GPU, both compute in bfloat16.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,8 +104,9 @@ def plain_image(model: GeoLink, images: Tensor) -> tuple[list[Tensor], Tensor, t
 
 def plain_nodes(model: GeoLink, batch: Batch) -> dict[str, Tensor]:
     """Per node type, OSM encodings."""
-    nodes = batch.x_dict
-    for depth, layer in enumerate(model.osm.layers):
+    nodes: dict[str, Tensor] = batch.x_dict
+    layers: Any = model.osm.layers
+    for depth, layer in enumerate(layers):
         out = layer.conv(nodes, batch.edge_index_dict, edge_attr_dict=batch.edge_attr_dict)
         out = {kind: layer.norm[kind](out[kind].relu()) for kind in NODE_TYPES}
         nodes = {kind: nodes[kind] + out[kind] for kind in NODE_TYPES} if depth else out
@@ -182,17 +185,17 @@ def compare(model: GeoLink, nodes: int, batch: int, rounds: int, device: torch.d
     images = torch.randn(batch, 3, SIDE, SIDE, generator=rng).to(device)
     labels = torch.randint(model.config.classes, (batch, SIDE, SIDE), generator=rng).to(device)
     graphs = [random_graph(nodes, model.config.semantic_dim, i) for i in range(batch)]
-    ours = lambda: model.encode(images, graphs)  # noqa: E731
-    plain = lambda: plain_encode(model, images, graphs)  # noqa: E731
+    ours = partial(model.encode, images, graphs)
+    plain = partial(plain_encode, model, images, graphs)
     model.eval()
     with torch.no_grad():
         for found, expected in zip(ours(), plain(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     with torch.no_grad(), mixed(device):
-        vit = lambda: model.image(images)  # noqa: E731
+        vit = partial(model.image, images)
         encode = shortest({"ours": ours, "plain": plain, "vit": vit}, rounds, device)
     model.train()
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "ours": training_step(model, ours, labels),
         "plain": training_step(model, plain, labels),
     }

@@ -26,11 +26,18 @@ from torch import Tensor
 
 from geolink.augment import Augmentation
 from geolink.config import ModelConfig
-from geolink.graphs.schema import NODE_TYPES
+from geolink.graphs.schema import NODE_TYPES, NodeType
 from geolink.graphs.tags import TableTagEncoder, bundled_key_counts
 from geolink.models.geolink import GeoLink
 from geolink.models.graph_batch import collate
-from geolink.models.objectives import Masks, ObjectiveConfig, hide_nodes, info_nce, patchify
+from geolink.models.objectives import (
+    Masks,
+    Objective,
+    ObjectiveConfig,
+    hide_nodes,
+    info_nce,
+    patchify,
+)
 from geolink.models.pretraining import Pretraining
 from geolink.shards import Draw, ShardDataset
 from geolink.training.callbacks import Status
@@ -110,12 +117,12 @@ class PlainLoop:
         loss.backward()
         self.optimizer.step()
 
-    def _mask(self, counts: dict[str, int]) -> Masks:
+    def _mask(self, counts: dict[NodeType, int]) -> Masks:
         patches = self.config.grid_size**2
         visible: set[int] = set()
         while len(visible) < round(patches * (1 - OBJECTIVES.patch_share)):
             visible.add(random.randrange(patches))
-        nodes = {}
+        nodes: dict[NodeType, Tensor] = {}
         for kind, count in counts.items():
             flags = [False] * count
             for _ in range(max(1, round(OBJECTIVES.node_share * count)) if count else 0):
@@ -124,15 +131,16 @@ class PlainLoop:
         hidden = [patch for patch in range(patches) if patch not in visible]
         return Masks(torch.tensor([sorted(visible)]), torch.tensor([hidden]), nodes).to(self.device)
 
-    def _losses(self, images: Tensor, graphs: list, masks: list[Masks]) -> dict[str, Tensor]:  # type: ignore[type-arg]
+    def _losses(self, images: Tensor, graphs: list, masks: list[Masks]) -> dict[Objective, Tensor]:  # type: ignore[type-arg]
         model, parts = self.model, self.model.pretraining
         assert isinstance(parts, Pretraining)
         tokens = self._tokens(images, masks)
         pixels = patchify(images, self.config.patch_size)
+        node_mask = {kind: parts.node_mask[kind] for kind in NODE_TYPES}
         rebuilt, regions, consistent = [], [], []
         for tile, (graph, mask) in enumerate(zip(graphs, masks, strict=True)):
             batch = collate([graph], 1, semantic_dim=self.config.semantic_dim).to(self.device)
-            masked = hide_nodes(batch, mask.nodes, dict(parts.node_mask))
+            masked = hide_nodes(batch, mask.nodes, node_mask)
             nodes = model.osm(masked)
             regions.append(parts.region_projection(parts.readout(nodes, masked))[0])
             features = model.image(images[tile : tile + 1])
@@ -173,7 +181,8 @@ class PlainLoop:
         whole = torch.cat(
             [self.model.image.cls_token.expand(len(rows), 1, -1), torch.stack(rows)], 1
         )
-        return vit.norm(vit.blocks(whole))
+        encoded: Tensor = vit.norm(vit.blocks(whole))
+        return encoded
 
 
 def plain(samples: MaskedSamples, config: ModelConfig, args: argparse.Namespace) -> float:
@@ -187,7 +196,8 @@ def plain(samples: MaskedSamples, config: ModelConfig, args: argparse.Namespace)
         loop.step(samples, next(draws))
     if args.device == "cuda":
         torch.cuda.synchronize()
-    return args.batch_size * args.plain_steps / (time.perf_counter() - started)
+    samples_read: int = args.batch_size * args.plain_steps
+    return samples_read / (time.perf_counter() - started)
 
 
 def peak_memory_mb(device: str) -> float:

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +54,7 @@ from geolink.workflows.inference import (
     scored,
 )
 from geolink.workflows.mapping import work_bytes
-from geolink.workflows.outputs import GDAL_CACHE, write_outputs
+from geolink.workflows.outputs import GDAL_CACHE, ScoredMap, write_outputs
 from geolink.workflows.request import PredictRequest
 from geolink.workflows.scene import TILE_SIDE, Scene
 from geolink.workflows.stages import StageClock
@@ -101,7 +102,7 @@ class Scorer(TileScorer):
         self._every, self._seen = every, 0
         super().__init__(GeoLink(ModelConfig()), torch.device("cpu"))
 
-    def __call__(self, tiles: list[PreparedTile]) -> NDArray[np.float16]:
+    def __call__(self, tiles: Sequence[PreparedTile]) -> NDArray[np.float16]:
         """See `TileScorer`."""
         for tile in tiles:
             if self._every and self._seen % self._every == 0:
@@ -154,9 +155,8 @@ def measure(side: int, arguments: argparse.Namespace, folder: Path) -> dict[str,
     with watch, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
         fill_store(tiles, score, store, lambda *_: None)
         tiled = peak_bytes()
-        zones, _ = write_outputs(
-            request, scene, store, UFZ, metadata, folder / "map.gpkg", lambda *_: None
-        )
+        scored_map = ScoredMap(request, scene, store, UFZ, metadata)
+        zones, _ = write_outputs(scored_map, folder / "map.gpkg", lambda *_: None)
     outputs = sum(path.stat().st_size for path in folder.glob("map.*"))
     return {
         "side": side,

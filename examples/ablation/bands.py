@@ -79,7 +79,8 @@ class Surface:
 def _pixels(fine: NDArray[np.float32], canvas: Canvas, grid: GridSpec) -> NDArray[np.float32]:
     inner = fine[:, canvas.margin : -canvas.margin, canvas.margin : -canvas.margin]
     cells = inner.reshape(len(fine), grid.height, canvas.split, grid.width, canvas.split)
-    return cells.mean(axis=(2, 4), dtype=np.float32)
+    pixels: NDArray[np.float32] = cells.mean(axis=(2, 4), dtype=np.float32)
+    return pixels
 
 
 def add_band_files(samples: Path, osm: Path) -> list[Path]:
@@ -97,8 +98,10 @@ def add_band_files(samples: Path, osm: Path) -> list[Path]:
             continue
         surface = Surface.of_extract(osm if osm.is_file() else osm / f"{folder.name}.osm.pbf")
         for file in missing:
-            west, south, _, north = read_sample(file).graph.bounds.tolist()
-            side = read_sample(file).label.shape[0]
+            sample = read_sample(file)
+            assert sample.graph is not None
+            west, south, _, north = sample.graph.bounds.tolist()
+            side = sample.label.shape[0]
             grid = GridSpec(surface.crs, west, north, (north - south) / side, side, side)
             with atomic_path(bands_file(file), overwrite=True) as temporary:
                 np.save(temporary, surface.bands(grid).astype(np.float16))

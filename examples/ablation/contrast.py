@@ -28,7 +28,9 @@ def run(
     """Trains the graph's side against frozen pictures; measures the matches in the test city."""
     train, test = ([tile for tile in some if tile.nodes] for some in (train, test))
     torch.manual_seed(seed)
-    semantic_dim = train[0].sample.graph["point"].x.shape[1]
+    graph = train[0].sample.graph
+    assert graph is not None  # it has nodes
+    semantic_dim = graph["point"].x.shape[1]
     model = GeoLink(
         ModelConfig(semantic_dim=semantic_dim, type_attention=attention, pretraining=True)
     )

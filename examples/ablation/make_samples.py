@@ -12,7 +12,7 @@ import argparse
 import zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +89,8 @@ def open_extract(path: Path, appearance: int) -> Extract:
 def write_sample(target: Path, sampler: SceneSampler, grid: GridSpec) -> None:
     """Writes the sample of one tile, whole or not at all."""
     with atomic_path(target, overwrite=True) as temporary:
-        np.savez_compressed(temporary, **to_arrays(sampler.sample(grid)))
+        arrays: dict[str, Any] = to_arrays(sampler.sample(grid))
+        np.savez_compressed(temporary, **arrays)
 
 
 def make_scene(path: Path, out: Path, numbers: range, appearance: int) -> int:

@@ -91,6 +91,7 @@ class RandomCap(Fusion):
         node = node[tile[node].argsort(stable=True)]
         counts = torch.bincount(tile, minlength=graphs.size)
         rank = torch.arange(len(node)) - (counts.cumsum(0) - counts)[tile[node]]
+        assert self.max_nodes is not None
         kept = rank < self.max_nodes
         length = max(int(rank[kept].amax(0)) + 1, 1) if kept.any() else 1
         tiles = torch.arange(graphs.size)

@@ -27,7 +27,8 @@ class Tile:
     @property
     def nodes(self) -> int:
         """Nodes of the graph."""
-        return sum(len(store.x) for store in self.sample.graph.node_stores)
+        graph = self.sample.graph
+        return 0 if graph is None else sum(map(len, graph.x_dict.values()))
 
 
 def read_sample(file: Path) -> Sample:

@@ -166,7 +166,7 @@ def votes(ground: Ground) -> NDArray[np.uint8]:
     for use, shapes in _voters(ground.visible).items():
         here = burn(shapes, [1] * len(shapes), grid, fill=0).astype(np.float32)
         weight[UFZ.id_of(use)] = gaussian_filter(here, REACH / grid.gsd, truncate=3)
-    classes = weight.argmax(axis=0).astype(np.uint8)
+    classes: NDArray[np.uint8] = weight.argmax(axis=0).astype(np.uint8)
     classes[weight.max(axis=0) < 1e-3] = UFZ.id_of("green")
     return classes
 

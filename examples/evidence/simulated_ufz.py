@@ -217,7 +217,9 @@ def _sampler(ground: Ground, entities: OsmEntities | None, base: GeoLink) -> Sce
     assert scene.entities is not None
     encoder, counts = tag_semantics(base.card, offline=True)
     side = base.config.coverage_side
-    graphs = entities and SceneGraphs(entities, encoder, counts, coverage_side=side)
+    graphs = None
+    if entities is not None:
+        graphs = SceneGraphs(entities, encoder, counts, coverage_side=side)
     labels = WeakLabels(scene.entities, sea=scene.sea())
     return SceneSampler(scene.imagery, entities, graphs, labels=labels)
 

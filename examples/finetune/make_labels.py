@@ -44,7 +44,8 @@ def _cells(bounds: tuple[float, float, float, float]) -> np.ndarray:
     x, y = np.meshgrid(
         np.arange(west, east - CELL_M, CELL_M / 2), np.arange(south, north - CELL_M, CELL_M / 2)
     )
-    return shapely.box(x.ravel(), y.ravel(), x.ravel() + CELL_M, y.ravel() + CELL_M)
+    cells: np.ndarray = shapely.box(x.ravel(), y.ravel(), x.ravel() + CELL_M, y.ravel() + CELL_M)
+    return cells
 
 
 if __name__ == "__main__":

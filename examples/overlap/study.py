@@ -129,12 +129,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     study = open_study(options.side)
-    rows = []
+    rows: list[dict[str, float]] = []
     print("overlap   mean   most   tiles")
     for overlap in OVERLAPS:
         found = flips(study, overlap)
         tiles = (TILE_SIDE / (TILE_SIDE - overlap)) ** 2
-        row = {"overlap_px": overlap, "mean": np.mean(found), "most": max(found), "tiles": tiles}
+        mean = float(np.mean(found))
+        row = {"overlap_px": overlap, "mean": mean, "most": max(found), "tiles": tiles}
         rows.append(row)
         print(f"{overlap:7} {row['mean']:6.2%} {row['most']:6.2%} {tiles:7.2f}", flush=True)
     area = {"city": "sample", "side_px": options.side, "gsd_m": study.scene.grid.gsd}

@@ -48,7 +48,8 @@ from geolink.sources.simulated import SimulatedImagery
 from geolink.splits import Split, block_split, few_shot
 from geolink.tiles import TilePlan
 from geolink.training.settings import TrainingSettings
-from geolink.workflows.pretrain import SHARDS, PretrainRequest, pretrain
+from geolink.workflows.pretrain import PretrainRequest, pretrain
+from geolink.workflows.pretrain_data import SHARDS
 from geolink.workflows.shard_building import ShardRequest, build_shards
 
 SIDE, PATCH, GSD = 64, 16, 1.0

@@ -187,7 +187,7 @@ def _average(task: nn.Module, decay: float, state: TrainingState | None) -> Aver
     """A running average of all weights, where it is asked for."""
     if not decay:
         return None
-    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    update = get_ema_multi_avg_fn(decay)
     average = AveragedModel(task, multi_avg_fn=update).requires_grad_(False)
     if state:
         average.load_state_dict(state.average)
