@@ -17,16 +17,12 @@ from torch_geometric.data import HeteroData
 
 from geolink.errors import CRSError, DroppedEntitiesWarning, GraphError
 from geolink.graphs.coverage import line_shares, polygon_shares
-from geolink.graphs.relations import relations
+from geolink.graphs.relations import Floats, Geometries, Indices, relations
 from geolink.graphs.schema import KEYPOINT_WIDTHS, NODE_TYPES
 from geolink.graphs.tags import TagEncoder, encode_tags
 from geolink.grid import Bounds
 from geolink.sources.entities import EntityType
 from geolink.sources.tags import frame_tags
-
-Geometries = NDArray[np.object_]
-Indices = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _DIMENSIONS: dict[EntityType, int] = {"point": 0, "line": 1, "polygon": 2}
 _ID_COLUMNS = ("osm_id", "id")

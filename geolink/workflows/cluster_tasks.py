@@ -148,13 +148,13 @@ _turn = threading.Lock()  # a group keeps all cores of its process busy
 
 def _opened(job: Job) -> _Score:
     """What scores the tiles of a job in this process."""
-    from distributed import get_worker
-
     if job not in _open:
+        from distributed import get_worker
+
         _open.clear()
         scratch = Path(mkdtemp(prefix="geolink-", dir=get_worker().local_directory))
         with ExitStack() as on_failure:
-            on_failure.callback(rmtree, scratch)
+            on_failure.callback(rmtree, scratch, ignore_errors=True)
             _open[job] = _score_of(job, scratch)
             on_failure.pop_all()
         finalize(_open[job], rmtree, scratch, ignore_errors=True)

@@ -31,7 +31,6 @@ from geolink.zone_table import ZoneTable
 # GDAL keeps blocks of rasters in memory, a share of all there is unless it is told; bytes.
 GDAL_CACHE = 32_000_000
 
-
 _STEPS = ("class map", "zones", "statistics", "rasters", "preview", "GeoPackage")
 
 
