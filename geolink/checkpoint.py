@@ -27,7 +27,7 @@ from geolink.models.geolink import GeoLink
 from geolink.models.released import convert_released
 from geolink.samples import IMAGE_MEAN, IMAGE_STD
 from geolink.sources.cache import Cache, cache_folder
-from geolink.sources.model_origins import (
+from geolink.sources.model_files import (
     CARD,
     RELEASED_KEY_COUNTS,
     RELEASED_SUFFIXES,

@@ -20,7 +20,7 @@ from geolink.files import sha256_of
 from geolink.legend import UFZ, Legend
 from geolink.models import released
 from geolink.models.geolink import GeoLink
-from geolink.sources.model_origins import RELEASED_KEY_COUNTS
+from geolink.sources.model_files import RELEASED_KEY_COUNTS
 
 IMAGES = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

@@ -1,63 +1,40 @@
-"""Where models come from: a repository on the hub, a web address, Google Drive.
+"""Where models come from: a repository on the hub, a web address, Google Drive."""
 
-What belongs to the weights comes along: the card of our own, the published key counts of released
-ones. Whatever a server says is data that nobody vouches for.
-"""
-
-import json
 import os
 import posixpath
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from email.message import Message
-from html.parser import HTMLParser
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
-from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-import requests
-
-from geolink.errors import ConfigError, UnavailableError
-from geolink.files import replace_bytes, sha256_of
+from geolink.errors import ConfigError
+from geolink.files import replace_bytes
 from geolink.sources.addresses import copy_here, file_name, is_address
+from geolink.sources.google_drive import DriveModel
+from geolink.sources.model_files import (
+    CARD,
+    RELEASED_KEY_COUNTS,
+    WEIGHTS,
+    FoundModel,
+    is_released,
+    json_object,
+    no_card,
+    require_hash,
+    text_of,
+    weights_name,
+)
 from geolink.sources.network import Network, NotFoundError, without_secrets
 
-WEIGHTS = "model.safetensors"
-CARD = "card.json"
-# The published count table belongs beside the released weights, under its published name.
-RELEASED_KEY_COUNTS = "all_tags30_frequency1.json"
-RELEASED_SUFFIXES = (".pth", ".pt")
 HUB_FOLDER = ".hub"  # where the hub's client works; hidden, thus never published
 
-_GDRIVE = "https://drive.google.com"
-_PAGE_BYTES = 2**20
 _HUB_SPEC = re.compile(
     r"hf:(?P<repo>\w[\w.-]*/\w[\w.-]*)"
     r"(?:@(?P<revision>refs/\w+/\w+|\w[\w.-]*))?"
     r"(?:/(?P<file>[^@]+))?"
 )
 _DRIVE_SPEC = re.compile(r"gdrive:(?P<id>[\w-]+)")
-
-
-@dataclass(frozen=True)
-class FoundModel:
-    """A model that was brought into a folder.
-
-    Attributes:
-        weights: name of the weight file.
-        source: where it came from.
-        licence: of the weights, None where unknown.
-        date: of the weights, None where unknown.
-        details: for the record.
-    """
-
-    weights: str
-    source: str
-    licence: str | None = None
-    date: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ModelOrigin(Protocol):
@@ -88,14 +65,21 @@ def parse_origin(spec: str) -> ModelOrigin:
         return HubModel(**found.groupdict())
     if found := _DRIVE_SPEC.fullmatch(spec):
         return DriveModel(found["id"])
-    if spec.startswith(("http://", "https://")) and _weights_name(_path_of(spec).name):
+    if spec.startswith(("http://", "https://")) and weights_name(_path_of(spec).name):
         return WebModel(spec)
-    if is_address(spec) and _weights_name(_path_of(spec).name):
+    if is_address(spec) and weights_name(_path_of(spec).name):
         return StoredModel(spec)
     raise ConfigError(
         f"the model {without_secrets(spec)!r} cannot be read; write hf:owner/repo[@revision], "
         "gdrive:ID, or the address of a .safetensors or .pth file"
     )
+
+
+def _path_of(url: str) -> PurePosixPath:
+    try:
+        return PurePosixPath(unquote(urlsplit(url).path))
+    except ValueError:
+        return PurePosixPath()
 
 
 def _is_repository(name: str) -> bool:
@@ -108,15 +92,6 @@ def _is_repository(name: str) -> bool:
     except HFValidationError:
         return False
     return True
-
-
-def json_object(payload: bytes) -> dict[str, Any]:
-    """The JSON object in a file's content; empty where there is none."""
-    try:
-        data = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 # The hub
@@ -150,25 +125,25 @@ class HubModel:
         snapshot = hub.snapshot(self.repo, self.revision)
         weights = self._choose(list(snapshot.hashes))
         beside = _companions(weights, list(snapshot.hashes))
-        if not beside and not _is_released(weights):
-            raise _no_card(self.name)
+        if not beside and not is_released(weights):
+            raise no_card(self.name)
         paths = [hub.download(snapshot, name, folder / HUB_FOLDER) for name in (*beside, weights)]
-        card = {} if _is_released(weights) else json_object(paths[0].read_bytes())
-        _require_hash(paths[-1], card, self.name)
-        names = [RELEASED_KEY_COUNTS if _is_released(weights) else CARD] * len(beside)
+        card = {} if is_released(weights) else json_object(paths[0].read_bytes())
+        require_hash(paths[-1], card, self.name)
+        names = [RELEASED_KEY_COUNTS if is_released(weights) else CARD] * len(beside)
         for path, name in zip(paths, [*names, paths[-1].name], strict=True):
             os.replace(path, folder / name)
         return FoundModel(
             paths[-1].name,
             f"{hub.endpoint}/{self.repo}",
-            _text(card, "licence") or snapshot.licence,
+            text_of(card, "licence") or snapshot.licence,
             snapshot.date,
             {"commit": snapshot.commit},
         )
 
     def _choose(self, files: list[str]) -> str:
         """The weight file: the one named, else ours, else the only one."""
-        candidates = sorted(name for name in files if _weights_name(PurePosixPath(name).name))
+        candidates = sorted(name for name in files if weights_name(PurePosixPath(name).name))
         if self.file is not None:
             candidates = [name for name in candidates if name == self.file]
         elif WEIGHTS in candidates:
@@ -185,7 +160,7 @@ class HubModel:
 def _companions(weights: str, files: list[str]) -> list[str]:
     """What a repository holds for a weight file: its card, or the published key counts."""
     path = PurePosixPath(weights)
-    if not _is_released(weights):
+    if not is_released(weights):
         cards = (str(path.with_suffix(".json")), str(path.with_name(CARD)))
         return [name for name in cards if name in files][:1]
     counts = [name for name in files if PurePosixPath(name).name == RELEASED_KEY_COUNTS]
@@ -212,23 +187,23 @@ class WebModel:
 
     def fetch(self, folder: Path, network: Network) -> FoundModel:
         """See `ModelOrigin`; a card that is not there is told before the weights are fetched."""
-        weights = _weights_name(_path_of(self.url).name)
+        weights = weights_name(_path_of(self.url).name)
         card: dict[str, Any] = {}
-        if _is_released(weights):
+        if is_released(weights):
             self._bring_json(RELEASED_KEY_COUNTS, folder / RELEASED_KEY_COUNTS, network)
         else:
             own = PurePosixPath(weights).with_suffix(".json").name
             for name in (own, CARD):
                 card = card or self._bring_json(name, folder / CARD, network)
             if not card:
-                raise _no_card(self.name)
+                raise no_card(self.name)
         path = network.download(
             self.url,
             folder / weights,
             what=f"the model {self.name}",
-            sha256=_text(card, "sha256"),
+            sha256=text_of(card, "sha256"),
         )
-        return FoundModel(path.name, self.url, _text(card, "licence"))
+        return FoundModel(path.name, self.url, text_of(card, "licence"))
 
     def _bring_json(self, name: str, target: Path, network: Network) -> dict[str, Any]:
         """The JSON object of a file beside the weights, kept as `target`; empty if there is none.
@@ -271,7 +246,7 @@ class StoredModel:
         """See `ModelOrigin`; a card that is not there is told before the weights are fetched."""
         weights = file_name(self.url)
         own = PurePosixPath(weights).with_suffix(".json").name
-        released = _is_released(weights)
+        released = is_released(weights)
         names = [RELEASED_KEY_COUNTS] if released else [own, CARD]
         beside = folder / names[-1]
         for name in names:
@@ -280,141 +255,7 @@ class StoredModel:
                 break
         card = json_object(beside.read_bytes()) if beside.is_file() and not released else {}
         if not (card or released):
-            raise _no_card(self.name)
+            raise no_card(self.name)
         copy_here(self.url, folder / weights, network=network)
-        _require_hash(folder / weights, card, self.name)
-        return FoundModel(weights, self.url, _text(card, "licence"))
-
-
-# Google Drive
-
-
-@dataclass(frozen=True)
-class DriveModel:
-    """A released weight file on Google Drive; `GEOLINK_GDRIVE_URL` names a mirror.
-
-    Attributes:
-        id: of the shared file.
-    """
-
-    id: str
-
-    @property
-    def name(self) -> str:
-        """The specification."""
-        return f"gdrive:{self.id}"
-
-    def fetch(self, folder: Path, network: Network) -> FoundModel:
-        """See `ModelOrigin`."""
-        host = os.environ.get("GEOLINK_GDRIVE_URL", _GDRIVE).rstrip("/")
-        url = f"{host}/uc?{urlencode({'export': 'download', 'id': self.id})}"
-        what = f"the model {self.name}"
-        with network.open(url, what=what) as response:
-            page = _page_of(response)
-            given = _given_name(response)
-        if page:
-            url = self._confirmed(page, response.url)
-            with network.open(url, what=what) as response:
-                given = _given_name(response)
-        weights = _weights_name(given) or "model.pth"
-        if not _is_released(weights):
-            raise _no_card(self.name)
-        path = network.download(url, folder / weights, what=what)
-        return FoundModel(path.name, f"{host}/file/d/{self.id}")
-
-    def _confirmed(self, page: str, url: str) -> str:
-        """The address behind the question that is asked before a large file."""
-        form = _DownloadForm()
-        form.feed(page)
-        target = urljoin(url, form.action)
-        if not form.action or urlsplit(target).scheme not in ("https", urlsplit(url).scheme):
-            raise UnavailableError(
-                f"the model {self.name} cannot be fetched: Google Drive shows a page "
-                f"({form.title.strip()[:80] or 'untitled'}) instead of the file; is it shared with "
-                "everyone, and not over its quota?"
-            )
-        return f"{target}?{urlencode(form.fields)}"
-
-
-class _DownloadForm(HTMLParser):
-    """The form of a page that leads to a download.
-
-    Attributes:
-        action: its address, empty where the page has no such form.
-        fields: its hidden inputs.
-        title: of the page.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.action = self.title = ""
-        self.fields: dict[str, str] = {}
-        self._in_title = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        of = {name: value or "" for name, value in attrs}
-        self._in_title = tag == "title"
-        if tag == "form" and of.get("id") == "download-form":
-            self.action = of.get("action", "")
-        elif tag == "input" and of.get("type") == "hidden" and "name" in of:
-            self.fields[of["name"]] = of.get("value", "")
-
-    def handle_data(self, data: str) -> None:
-        if self._in_title:
-            self.title += data
-        self._in_title = False
-
-
-def _page_of(response: requests.Response) -> str:
-    """The web page that an answer is, empty where it is a file."""
-    if "text/html" not in response.headers.get("Content-Type", "").lower():
-        return ""
-    start: bytes = next(response.iter_content(_PAGE_BYTES), b"")
-    return start.decode("utf-8", "replace")
-
-
-def _given_name(response: requests.Response) -> str:
-    """The file name that an answer suggests."""
-    head = Message()
-    head["Content-Disposition"] = response.headers.get("Content-Disposition", "")
-    return head.get_filename("")
-
-
-# Names and checks
-
-
-def _path_of(url: str) -> PurePosixPath:
-    try:
-        return PurePosixPath(unquote(urlsplit(url).path))
-    except ValueError:
-        return PurePosixPath()
-
-
-def _weights_name(name: str) -> str:
-    """`name` if it is a plain one of a weight file, else nothing."""
-    plain = re.fullmatch(r"\w[\w .()+-]{0,99}\.(safetensors|pth|pt)", name)
-    return name if plain else ""
-
-
-def _is_released(weights: str) -> bool:
-    return weights.endswith(RELEASED_SUFFIXES)
-
-
-def _no_card(name: str) -> UnavailableError:
-    return UnavailableError(f"{name} has no {CARD} beside its weights, without which they are mute")
-
-
-def _text(card: Mapping[str, Any], name: str) -> str | None:
-    value = card.get(name)
-    return value if isinstance(value, str) and value else None
-
-
-def _require_hash(weights: Path, card: Mapping[str, Any], name: str) -> None:
-    """Refuse weights that are not the card's; they are deleted, so that they are fetched again."""
-    expected = _text(card, "sha256")
-    if expected is not None and sha256_of(weights) != expected:
-        weights.unlink()
-        raise UnavailableError(
-            f"the weights of {name} have another checksum than its card says; "
-            "run the same command again, or ask its author"
-        )
+        require_hash(folder / weights, card, self.name)
+        return FoundModel(weights, self.url, text_of(card, "licence"))

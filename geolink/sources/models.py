@@ -14,14 +14,8 @@ from geolink.files import sha256_of
 from geolink.sources.addresses import is_address
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache, Entry
-from geolink.sources.model_origins import (
-    CARD,
-    HUB_FOLDER,
-    RELEASED_SUFFIXES,
-    FoundModel,
-    json_object,
-    parse_origin,
-)
+from geolink.sources.model_files import CARD, RELEASED_SUFFIXES, FoundModel, json_object
+from geolink.sources.model_origins import HUB_FOLDER, parse_origin
 from geolink.sources.network import Network, NotFoundError
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Entry
 from geolink.sources.fetched_imagery import fetch_imagery
 from geolink.sources.imagery import RasterImagery, open_imagery
-from geolink.sources.model_origins import WEIGHTS
+from geolink.sources.model_files import WEIGHTS
 from geolink.sources.models import fetch_model, fetch_text_encoder, is_remote, text_encoder_of
 from geolink.sources.osm_fetch import fetch_osm
 from geolink.sources.overpass import fetch_overpass

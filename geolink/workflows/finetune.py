@@ -20,7 +20,7 @@ from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
 from geolink.sources.base import SourceInfo
 from geolink.sources.cache import Cache
-from geolink.sources.model_origins import CARD, WEIGHTS
+from geolink.sources.model_files import CARD, WEIGHTS
 from geolink.sources.network import Network
 from geolink.splits import PARTS, Split, save_split
 from geolink.training.callbacks import Watch

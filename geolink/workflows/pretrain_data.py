@@ -10,7 +10,7 @@ from geolink.graphs.text_encoders import MiniLmTagEncoder, open_tag_encoder
 from geolink.sources.addresses import is_address
 from geolink.sources.cache import Cache
 from geolink.sources.manifest import MANIFEST, Manifest
-from geolink.sources.model_origins import CARD, WEIGHTS
+from geolink.sources.model_files import CARD, WEIGHTS
 from geolink.sources.models import RELEASED_TEXT_ENCODER
 from geolink.sources.network import Network
 from geolink.training.distributed import world
