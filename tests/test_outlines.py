@@ -8,9 +8,10 @@ from rasterio.transform import IDENTITY
 from scipy import ndimage
 from shapely import LineString, Polygon
 
+from geolink.arcs import MAX_TOLERANCE_PX
 from geolink.grid import GridSpec
 from geolink.legend import IGNORE
-from geolink.outlines import MAX_TOLERANCE_PX, region_outlines
+from geolink.outlines import region_outlines
 
 Classes = NDArray[np.uint8]
 

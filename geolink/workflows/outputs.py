@@ -12,12 +12,12 @@ import pandas as pd
 import rasterio
 from rasterio.windows import Window
 
+from geolink.arcs import MAX_TOLERANCE_PX
 from geolink.files import atomic_path, full_disk_named, scratch_beside
 from geolink.gpkg import METADATA_ITEM, json_text, write_geopackage
 from geolink.grid import Bounds, PixelWindow
 from geolink.legend import Legend
 from geolink.mosaic import Blend, TileStore, blend, tile_frame
-from geolink.outlines import MAX_TOLERANCE_PX
 from geolink.polygons import add_statistics, find_zones
 from geolink.preview import write_preview
 from geolink.rasters import keep_classes, write_class_map, write_probabilities
