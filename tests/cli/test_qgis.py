@@ -42,5 +42,5 @@ def test_all_features_are_read_and_valid(seen, mapped):
 
 
 def test_the_class_raster_has_the_same_colours(seen):
-    shown = {value: color for value, color in seen["raster"]}
+    shown = dict(seen["raster"])
     assert {shown[i] for i in range(len(UFZ))} == {each.color for each in UFZ.classes}
