@@ -9,10 +9,12 @@ import numpy as np
 
 from geolink.datasets.scenes import SceneTiles
 from geolink.errors import ConfigError
+from geolink.grid import PixelWindow
 from geolink.legend import Legend
 from geolink.samples import SceneSampler
 from geolink.sources.base import SourceInfo
 from geolink.sources.simulated import SimulatedImagery
+from geolink.tiles import TilePlan
 from geolink.workflows.scene import TILE_SIDE, Scene, lay_grid
 
 _PATCH = 16  # pixels of which a tile's side is a multiple
@@ -24,7 +26,8 @@ class Cutting:
 
     Attributes:
         gsds: metres per pixel, a set of tiles for each; empty takes that of the request.
-        looks: appearances of simulated imagery, of which each has tiles of its own.
+        looks: appearances of simulated imagery. The first is that of the seed; every other one
+            belongs to this place alone, and its tiles lie otherwise than those of the first.
         tiles: greatest number per place, scale and look, drawn at random; None takes all.
         side: height and width of a tile, pixels.
     """
@@ -84,15 +87,16 @@ def cut_tiles(
     place = scene.place
     for gsd in cutting.gsds or (scene.grid.gsd,):
         _, plan = lay_grid(place, gsd, 0.0, side=cutting.side)
-        every = plan.tiles_in(scene.aoi)
         for look in range(seed, seed + cutting.looks):
             name = f"{gsd:g}m look {look}"
             rng = np.random.default_rng([look, zlib.crc32(f"{place.name} {name}".encode())])
-            tiles = every if cutting.tiles is None else rng.permutation(every)
+            first = look == seed
+            own = plan if first else _moved(plan, rng)
+            tiles = own.tiles_in(scene.aoi)
             yield SceneTiles(
-                sampler if look == seed else _seen_anew(sampler, look),
-                plan,
-                tiles.tolist(),
+                sampler if first else _seen_anew(sampler, place.name, look),
+                own,
+                (tiles if cutting.tiles is None else rng.permutation(tiles)).tolist(),
                 legend=legend,
                 city=place.name,
                 series=name if cutting.series > 1 else "",
@@ -101,7 +105,17 @@ def cut_tiles(
             )
 
 
-def _seen_anew(sampler: SceneSampler, look: int) -> SceneSampler:
+def _moved(plan: TilePlan, rng: np.random.Generator) -> TilePlan:
+    """The tiling moved north-west by less than a tile, so that other borders fall between tiles."""
+    grid = plan.grid
+    down, right = rng.integers(plan.side, size=2).tolist()
+    wider = PixelWindow(-down, -right, grid.height + down, grid.width + right)
+    return TilePlan(grid.subgrid(wider), plan.side, plan.overlap_px)
+
+
+def _seen_anew(sampler: SceneSampler, place: str, look: int) -> SceneSampler:
+    """A place as another flight sees it, which is a flight of its own for every place."""
     if not isinstance(sampler.imagery, SimulatedImagery):
         raise ConfigError("only simulated imagery has more than one look; leave out --looks")
-    return sampler.with_imagery(sampler.imagery.with_seed(look))
+    flight = zlib.crc32(f"{place} look {look}".encode())
+    return sampler.with_imagery(sampler.imagery.with_seed(flight))

@@ -36,17 +36,24 @@ def test_every_scale_and_look_has_tiles_of_its_own(card):
     assert len({info.description for info in data.sources}) >= 1
 
 
-def test_looks_differ_and_labels_do_not(card):
-    data = cut(card, gsds=(4.0,), looks=2, side=64)
-    first, second = (
-        {key.rsplit("/", 1)[1]: key for key in data.keys if f"look {look}" in key}
-        for look in (0, 1)
+def test_looks_differ_in_tiles_and_flight(card):
+    data = cut(card, gsds=(4.0,), looks=3, side=64)
+    keys = [[key for key in data.keys if f"look {look}/" in key] for look in range(3)]
+    places = [{data.items[key].position for key in each} for each in keys]
+    assert not places[0] & places[1]
+    assert not places[1] & places[2]
+    colours = np.array(
+        [np.mean([data.sample(key).rgb.mean(axis=(1, 2)) for key in each], axis=0) for each in keys]
     )
-    assert first.keys() == second.keys()
-    tile = next(iter(first))
-    one, other = data.sample(first[tile]), data.sample(second[tile])
-    np.testing.assert_array_equal(one.label, other.label)
-    assert not np.array_equal(one.rgb, other.rgb)
+    assert all(np.ptp(colours, axis=0) > 1)
+
+
+def test_the_first_look_is_that_of_the_seed(card):
+    one = cut(card, gsds=(4.0,), side=64)
+    several = cut(card, gsds=(4.0,), looks=2, side=64)
+    first = one.keys[len(one) // 2]
+    same = first.replace("helsinki/", "helsinki/4m look 0/")
+    np.testing.assert_array_equal(one.sample(first).rgb, several.sample(same).rgb)
 
 
 @pytest.mark.parametrize(
