@@ -122,6 +122,16 @@ def finetune(
         float | None,
         typer.Option(metavar="M", help="Side of the blocks, metres.", rich_help_panel=LEARNING),
     ] = None,
+    least_labelled: Annotated[
+        float,
+        typer.Option(
+            help="Share of a training tile that must be labelled.", rich_help_panel=LEARNING
+        ),
+    ] = 0.0,
+    most_uniform: Annotated[
+        float,
+        typer.Option(help="Share of its labels that may be one class.", rich_help_panel=LEARNING),
+    ] = 1.0,
     fraction: Annotated[
         float, typer.Option(help="Share of the training samples.", rich_help_panel=LEARNING)
     ] = 1.0,
@@ -242,6 +252,8 @@ def finetune(
         block_m=block,
         test_cities=options.parse_names(test_cities),
         validation_cities=options.parse_names(validation_cities),
+        least_labelled=least_labelled,
+        most_uniform=most_uniform,
         fraction=fraction,
         epochs=epochs,
         batch_size=batch_size,

@@ -65,6 +65,38 @@ def fewer_labels(data: LabelledData, split: Split, fraction: float, *, seed: int
     return Split(keys, split.validation, split.test, tuple(left_out), method, split.seed)
 
 
+def telling_samples(
+    data: LabelledData, split: Split, *, labelled: float = 0.0, uniform: float = 1.0
+) -> Split:
+    """The split without training samples whose labels teach little.
+
+    Where most of a city has no zone, most tiles have streets only, and a model would learn that
+    everything between houses is a street.
+
+    Args:
+        data: labelled pictures.
+        split: validation and test samples stay as they are.
+        labelled: least share of a picture's pixels that have a class.
+        uniform: greatest share of these that may have the same class.
+
+    Raises:
+        InputError: no training sample is left.
+    """
+    counts = data.counts(split.train)
+    known = counts.sum(axis=1)
+    enough = known >= labelled * data.label(split.train[0]).size
+    mixed = counts.max(axis=1, initial=0) <= uniform * known
+    keys = tuple(np.array(split.train)[enough & mixed].tolist())
+    if not keys:
+        raise InputError(
+            f"none of the {len(split.train):,} training samples is labelled on {labelled:.0%} of "
+            f"its pixels with at most {uniform:.0%} of one class; ask for less"
+        )
+    left_out = tuple(sorted({*split.left_out, *split.train} - set(keys)))
+    method = f"{split.method}, {len(keys)} telling training samples"
+    return Split(keys, split.validation, split.test, left_out, method, split.seed)
+
+
 def _by_blocks(data: LabelledData, *, seed: int, block_m: float | None, side: int) -> Split:
     """Blocks of each city, joined: the cities' coordinates have nothing to do with each other."""
     if any(item.position is None for item in data.items.values()):

@@ -13,7 +13,7 @@ import numpy as np
 from geolink.checkpoint import load_model, save_checkpoint
 from geolink.config import Task
 from geolink.datasets.base import LabelledData
-from geolink.datasets.dividing import fewer_labels, require_classes, split_data
+from geolink.datasets.dividing import fewer_labels, require_classes, split_data, telling_samples
 from geolink.datasets.kept import KeptSamples
 from geolink.files import replace_bytes
 from geolink.models.card import ModelCard
@@ -169,6 +169,10 @@ def _split(request: FinetuneRequest, data: LabelledData) -> Split:
         validation_cities=request.validation_cities,
     )
     require_classes(data, split)
+    if request.choosy:
+        split = telling_samples(
+            data, split, labelled=request.least_labelled, uniform=request.most_uniform
+        )
     if request.fraction < 1:
         split = fewer_labels(data, split, request.fraction, seed=request.seed)
     return split

@@ -59,6 +59,8 @@ class FinetuneRequest(LabelledRequest):
         cutting: which tiles of places become samples.
         keep_samples: keep the samples of places in the run folder, which spares later epochs to
             cut them again.
+        least_labelled: share of the pixels of a training sample that must have a class.
+        most_uniform: share of these that may have the same class.
         fraction: share of the training samples to use, class-balanced.
         epochs: passes over the training samples; by default as in the paper.
         batch_size: samples of one step; by default as in the paper, but no more than a quarter of
@@ -81,6 +83,8 @@ class FinetuneRequest(LabelledRequest):
     validation_cities: tuple[str, ...] = ()
     cutting: Cutting = field(default_factory=Cutting)
     keep_samples: bool = False
+    least_labelled: float = 0.0
+    most_uniform: float = 1.0
     fraction: float = 1.0
     epochs: int | None = None
     batch_size: int | None = None
@@ -110,12 +114,21 @@ class FinetuneRequest(LabelledRequest):
                 "scales, looks, number and side of tiles, and whether they are kept, can only be "
                 "chosen for places that are segmented"
             )
+        if not 0 <= self.least_labelled <= 1 or not 0 < self.most_uniform <= 1:
+            raise ConfigError("the shares of labelled pixels, and of one class, lie in 0..1")
+        if self.choosy and self.task not in ("segment", "change"):
+            raise ConfigError(f"samples of the task {self.task} have no labelled pixels to count")
         if self.patience < 0 or not 0 < self.fraction <= 1:
             raise ConfigError("patience is 0 or more, and the fraction of the labels lies in 0..1")
         if not all(math.isfinite(rate) and rate > 0 for rate in self.rates):
             raise ConfigError("learning rates are positive numbers, such as 0.001,0.0003")
         if len(set(self.rates)) < len(self.rates):
             raise ConfigError("a learning rate is named twice; each is tried once")
+
+    @property
+    def choosy(self) -> bool:
+        """True where training samples must have telling labels."""
+        return self.least_labelled > 0 or self.most_uniform < 1
 
     def settings(self, rate: float, samples: int, device: str) -> TrainingSettings:
         """How a run with one learning rate is trained on a number of samples."""

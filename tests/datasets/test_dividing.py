@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from geolink.datasets.base import Item, LabelledData
-from geolink.datasets.dividing import fewer_labels, require_classes, split_data
+from geolink.datasets.dividing import fewer_labels, require_classes, split_data, telling_samples
 from geolink.errors import InputError
 from geolink.legend import IGNORE, new_legend
 from geolink.splits import save_split
@@ -73,6 +73,34 @@ def test_a_saved_split_is_used_again_for_the_same_data(tmp_path):
     assert split_data(Grid(), str(tmp_path / "split.json")) == split
     with pytest.raises(InputError, match="does not have"):
         split_data(Grid(side=5), str(tmp_path / "split.json"))
+
+
+class Rows(Grid):
+    """The grid's tiles, of which a row more is labelled in every column, half of it as class 0."""
+
+    def label(self, key):
+        label = np.full((12, 2), IGNORE, np.uint8)
+        rows = int(key[-2:])
+        label[:rows] = 1
+        label[: rows // 2] = 0
+        return label
+
+
+def test_training_samples_tell_something():
+    data = Rows()
+    split = split_data(data, "random")
+    telling = telling_samples(data, split, labelled=0.25, uniform=0.5)
+    assert {int(key[-2:]) for key in telling.train} == {4, 6, 8, 10}
+    assert set(telling.train) | set(telling.left_out) == set(split.train)
+    assert (telling.validation, telling.test) == (split.validation, split.test)
+    assert str(len(telling.train)) in telling.method
+    assert telling_samples(data, split).train == split.train
+
+
+def test_something_must_be_told():
+    data = Rows()
+    with pytest.raises(InputError, match="99% of its pixels with at most 50% of one class"):
+        telling_samples(data, split_data(data, "random"), labelled=0.99, uniform=0.5)
 
 
 def test_fewer_labels_are_balanced():

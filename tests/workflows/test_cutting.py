@@ -77,6 +77,17 @@ def test_pictures_are_not_cut(tmp_path, more):
         FinetuneRequest(data=tmp_path, **more)
 
 
+@pytest.mark.parametrize("share", [{"least_labelled": 1.5}, {"most_uniform": 0.0}])
+def test_shares_of_labels_are_shares(share):
+    with pytest.raises(ConfigError, match="one class, lie in"):
+        FinetuneRequest(city="sample", labels="osm", **share)
+
+
+def test_classes_of_whole_pictures_are_not_counted_in_pixels(tmp_path):
+    with pytest.raises(ConfigError, match="no labelled pixels"):
+        FinetuneRequest(data=tmp_path, task="classify", least_labelled=0.2)
+
+
 def test_cities_to_validate_on_need_cities_to_test_on():
     with pytest.raises(ConfigError, match="need cities to test on"):
         FinetuneRequest(city="sample", labels="osm", validation_cities=("sample",))
