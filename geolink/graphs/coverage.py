@@ -9,11 +9,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geolink.graphs.relations import Floats, Geometries, Indices
 from geolink.grid import Bounds
-
-Geometries = NDArray[np.object_]
-Indices = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _NUDGE = 1e-9  # cells; a line along the border of two cells lies half in each
 
