@@ -68,6 +68,8 @@ class ModelConfig:
             paper), or `constant` (the released code, where all types weigh 1).
         position: where a node is: the mean over its `keypoints`, or over the patches that it
             covers (`coverage`).
+        paint_objects: each patch also takes the encodings of the objects that lie in it, so that
+            what is where need not be learned from positions (beyond Bai et al. 2025).
         max_nodes: nodes per tile that are fused, the largest first; None fuses all.
         empty_token: a learned token stands in for the nodes of a tile without OSM.
         fusion_dim: width of the fusion block.
@@ -91,6 +93,7 @@ class ModelConfig:
     osm_norm: NodeNorm = "node"
     type_attention: TypeAttention = "softmax"
     position: NodePosition = "keypoints"
+    paint_objects: bool = False
     max_nodes: int | None = None
     empty_token: bool = True
     fusion_dim: int = 256
@@ -150,7 +153,7 @@ class ModelConfig:
     @property
     def coverage_side(self) -> int | None:
         """Cells per side whose coverage the model asks of a graph; None where it asks for none."""
-        return self.grid_size if self.position == "coverage" else None
+        return self.grid_size if self.position == "coverage" or self.paint_objects else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a card or a TOML table."""
@@ -195,7 +198,7 @@ class ModelConfig:
             raise ConfigError(f"decoder_width must be a multiple of 8, got {self.decoder_width}")
 
     def _check_choices(self) -> None:
-        for name in ("relation_aware", "empty_token", "pretraining"):
+        for name in ("relation_aware", "paint_objects", "empty_token", "pretraining"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name, choices in (

@@ -163,6 +163,14 @@ def finetune(
     lora_rank: Annotated[
         int, typer.Option(min=1, help="Rank of LoRA's changes.", rich_help_panel=LEARNING)
     ] = 8,
+    paint_objects: Annotated[
+        bool,
+        typer.Option(
+            "--paint-objects",
+            help="Patches take the objects that lie in them.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = False,
     patience: Annotated[
         int, typer.Option(min=0, help="Epochs without gain; 0: no end.", rich_help_panel=LEARNING)
     ] = 10,
@@ -246,7 +254,12 @@ def finetune(
         accept_imagery_terms=accept_imagery_terms,
         out=out,
         learning=FinetuneSettings(
-            mode.value, encoder_rate, class_weights.value, focal, lora_rank=lora_rank
+            mode.value,
+            encoder_rate,
+            class_weights.value,
+            focal,
+            lora_rank=lora_rank,
+            paint_objects=paint_objects,
         ),
         split=split or "",
         block_m=block,

@@ -23,7 +23,7 @@ from geolink.files import atomic_path
 from geolink.grid import WGS84, GridSpec, reproject_bounds, utm_crs
 from geolink.legend import IGNORE, UFZ
 from geolink.metrics import ConfusionMatrix
-from geolink.models.bands import add_bands
+from geolink.models.additions import add_bands
 from geolink.models.geolink import GeoLink
 from geolink.samples import Sample, hide_givers, normalise
 from geolink.sources.entities import OsmEntities

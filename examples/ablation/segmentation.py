@@ -47,7 +47,10 @@ class Row:
 
 
 def rows(semantic_dim: int) -> list[Row]:
-    """Every choice after the baseline changes one thing of the row above it."""
+    """Every choice after the baseline changes one thing of the row above it.
+
+    But the last two, which both change one thing of the row with the second layer.
+    """
     released = replace(
         ModelConfig.released("vit_tiny_patch16_224", classes=len(UFZ)),
         semantic_dim=semantic_dim,
@@ -68,6 +71,7 @@ def rows(semantic_dim: int) -> list[Row]:
         Row("+ relation-aware messages", aware),
         Row("+ second layer", deep),
         Row("+ coverage positions", replace(deep, position="coverage")),
+        Row("+ painted objects", replace(deep, paint_objects=True)),
     ]
 
 

@@ -10,6 +10,7 @@ from geolink.config import ModelConfig
 from geolink.graphs.schema import NODE_TYPES, NodeType
 from geolink.models.graph_batch import GraphBatch
 from geolink.models.image_encoder import ImageFeatures, as_map
+from geolink.models.painting import Painting, cell_shares
 from geolink.models.positions import as_points, embed_grid, embed_points
 from geolink.models.slots import Slots
 
@@ -48,6 +49,8 @@ class Fusion(nn.Module):
             {kind: nn.Linear(config.osm_dim, width) for kind in NODE_TYPES}
         )
         self.width, self.grid_size = width, config.grid_size
+        self.by_coverage = config.position == "coverage"
+        self.painting = Painting(width) if config.paint_objects else None
         self.block = TwoWayBlock(width, config.fusion_heads, dropout=config.dropout)
         self.empty_token = nn.Parameter(0.02 * torch.randn(width)) if config.empty_token else None
 
@@ -119,13 +122,39 @@ class Fusion(nn.Module):
         values = torch.cat([self.node_projection[kind](nodes[kind]) for kind in NODE_TYPES])
         positions = torch.cat([self._node_positions(kind, graphs) for kind in NODE_TYPES])
         sequences = [self._sequences(values, positions, slots) for slots in groups]
+        painted = self._painted(image, graphs, groups, sequences)
         hybrid = torch.cat(
             [
-                self.block.inform_image(tokens[slots.tiles], _of_tiles(places, slots), sequence)
-                for slots, sequence in zip(groups, sequences, strict=True)
+                self.block.inform_image(
+                    tokens[slots.tiles], _of_tiles(places, slots), sequence, paint
+                )
+                for slots, sequence, paint in zip(groups, sequences, painted, strict=True)
             ]
         )
         return _restored(hybrid, torch.cat([slots.tiles for slots in groups])), sequences
+
+    def _painted(
+        self,
+        image: ImageFeatures,
+        graphs: GraphBatch,
+        groups: list[Slots],
+        sequences: list[NodeSequences],
+    ) -> list[Tensor | None]:
+        """Per group of tiles, (T, 1 + V, D) what its tokens take from the objects in them."""
+        if self.painting is None:
+            return [None] * len(groups)
+        shares = cell_shares(graphs, self.grid_size)
+        painted = [
+            self.painting(sequence.values, slots.pad(shares), image.grid)
+            for slots, sequence in zip(groups, sequences, strict=True)
+        ]
+        if image.visible is not None:
+            places = [image.visible[slots.tiles][..., None] for slots in groups]
+            painted = [
+                paint.gather(1, place.expand(-1, -1, self.width))
+                for paint, place in zip(painted, places, strict=True)
+            ]
+        return [functional.pad(paint, (0, 0, 1, 0)) for paint in painted]
 
     def _sequences(self, values: Tensor, positions: Tensor, slots: Slots) -> NodeSequences:
         """The nodes of a group of tiles after they have looked at each other."""
@@ -150,7 +179,7 @@ class Fusion(nn.Module):
         xy = as_points(graphs.keypoints[kind]) * self.grid_size  # (N, K, 2), in patch units
         positions = embed_points(xy, self.width).mean(dim=1)
         covered = graphs.coverage.get(kind)
-        if covered is None:
+        if covered is None or not self.by_coverage:
             return positions
         patches = self._table((self.grid_size, self.grid_size), xy.device)[1:]
         total = covered.sum(dim=1, keepdim=True)
@@ -181,8 +210,13 @@ class TwoWayBlock(nn.Module):
         gained = _attend(self.among_nodes, placed, placed, nodes.values, nodes.padding)
         return replace(nodes, values=self.node_norm(nodes.values + gained))
 
-    def inform_image(self, tokens: Tensor, positions: Tensor, nodes: NodeSequences) -> Tensor:
-        """Image tokens (B, T, D) and their positions look at the nodes of their tile."""
+    def inform_image(
+        self, tokens: Tensor, positions: Tensor, nodes: NodeSequences, painted: Tensor | None = None
+    ) -> Tensor:
+        """Image tokens (B, T, D) and their positions look at the nodes of their tile.
+
+        `painted` (B, T, D) is what they take besides from the objects in them.
+        """
         gained = _attend(
             self.image_from_nodes,
             tokens + positions,
@@ -190,7 +224,10 @@ class TwoWayBlock(nn.Module):
             nodes.values,
             nodes.padding,
         )
-        hybrid: Tensor = self.image_norm(tokens + gained * nodes.present)
+        gained = gained * nodes.present
+        hybrid: Tensor = self.image_norm(
+            tokens + gained if painted is None else tokens + gained + painted
+        )
         return hybrid
 
     def inform_nodes(self, nodes: NodeSequences, tokens: Tensor, positions: Tensor) -> Tensor:

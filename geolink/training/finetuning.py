@@ -28,6 +28,7 @@ _OBJECT_SIDE = (
     "object_projection",
     "object_projection_norm",
 )
+_PAINTING = "fusion.painting"
 _RAREST = 1e-3  # share of the labels below which a class gains no more weight
 # Linear layers of the image encoder's attention and MLP; nn.MultiheadAttention hides its own.
 _ADAPTED = r"image\.vit\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])"
@@ -44,6 +45,8 @@ class FinetuneSettings:
         class_weights: weight of a class: 1, or the inverse of its share or of the root of it.
         focal: exponent of the focal loss (Lin et al. 2017); 0 is plain cross-entropy.
         lora_rank: rank of the changes.
+        paint_objects: patches also take the encodings of the objects in them, whether or not those
+            of the model to start from do. What they take is learned like the head.
     """
 
     mode: Mode = "full"
@@ -51,6 +54,7 @@ class FinetuneSettings:
     class_weights: Weighting = "none"
     focal: float = 0.0
     lora_rank: int = 8
+    paint_objects: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (("mode", Mode), ("class_weights", Weighting)):
@@ -130,8 +134,8 @@ class FinetuneTask(nn.Module):
     def rate_scale(self, name: str) -> float:
         """Rate of a weight in relation to the head's."""
         encoders = tuple(f"model.{part}." for part in _ENCODERS)
-        adapted = "lora_" in name
-        return self.settings.encoder_rate if name.startswith(encoders) and not adapted else 1.0
+        new = "lora_" in name or (self.settings.paint_objects and _PAINTING in name)
+        return self.settings.encoder_rate if name.startswith(encoders) and not new else 1.0
 
     def _set_learning(self, seed: int) -> None:
         if self.settings.mode == "full":
@@ -140,6 +144,8 @@ class FinetuneTask(nn.Module):
             return
         for name in _ENCODERS:
             getattr(self.model, name).requires_grad_(False)
+        if self.settings.paint_objects:
+            self.model.get_submodule(_PAINTING).requires_grad_(True)
         if self.settings.mode == "lora":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)

@@ -16,6 +16,7 @@ from geolink.datasets.base import LabelledData
 from geolink.datasets.dividing import fewer_labels, require_classes, split_data, telling_samples
 from geolink.datasets.kept import KeptSamples
 from geolink.files import replace_bytes
+from geolink.models.additions import add_painting
 from geolink.models.card import ModelCard
 from geolink.models.geolink import GeoLink
 from geolink.sources.base import SourceInfo
@@ -139,6 +140,8 @@ def finetune(
         require_free(request.out, _RUN, **again)
     supply = Supply(Cache(), Network(offline=request.offline, progress=progress))
     base = load_model(local_model(request.model, supply), offline=request.offline)
+    if request.learning.paint_objects:
+        base = add_painting(base)
     data = labelled_data(
         request, base.card, own_classes=True, cutting=request.cutting, progress=progress
     )

@@ -165,6 +165,19 @@ class TestPlaces:
         again = record(finetune(tmp_path, *scene, *options, "--json", model=tmp_path / "run"))
         assert set(again["classes"]) == {"homes", "park"}
 
+    def test_objects_are_painted_from_then_on(self, tmp_path, small_model, finetune, scene):
+        labels = polygons(tmp_path / "zones.gpkg")
+        options = [*scene, "--labels", labels, "--split", "random", "--mode", "frozen"]
+        record(finetune(tmp_path, *options, "--paint-objects", "--json", model=small_model))
+        painting = load_model(tmp_path / "run")
+        assert painting.config.paint_objects
+        assert painting.fusion.painting.mix.weight.abs().max() > 0
+        outcome = run_cli("predict", *scene, "--model", "run", "--out", "map.gpkg", cwd=tmp_path)
+        assert outcome.code == 0, outcome.err
+        options += ["--epochs", "1", "--out", "again", "--json"]
+        record(finetune(tmp_path, *options, model=tmp_path / "run"))
+        assert load_model(tmp_path / "again").config.paint_objects
+
     def test_osm_labels_are_weak_and_simulated_images_are_named(self, tmp_path, small_model):
         options = ["--bbox", "24.93,60.165,24.945,60.173", "--imagery", "simulated"]
         options += ["--osm", _helsinki(), "--gsd", "1.5", "--labels", "osm", "--split", "random"]

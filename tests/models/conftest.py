@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from geolink.graphs.schema import EDGE_TYPES, KEYPOINT_WIDTHS, NODE_TYPES, RELATIONS
+from geolink.models.graph_batch import COVERED_TYPES
 
 
 def random_graph(*counts: int, seed: int = 0, dim: int = 384) -> HeteroData:
@@ -36,6 +37,19 @@ def random_graph(*counts: int, seed: int = 0, dim: int = 384) -> HeteroData:
 @pytest.fixture(scope="session")
 def make_graph() -> Callable[..., HeteroData]:
     return random_graph
+
+
+@pytest.fixture(scope="session")
+def covered_graph() -> Callable[..., HeteroData]:
+    """As `make_graph`, with the coverage of `side` cells per side."""
+
+    def make(*counts: int, side: int, **options: int) -> HeteroData:
+        graph, rng = random_graph(*counts, **options), torch.Generator().manual_seed(7)
+        for kind in COVERED_TYPES:
+            graph[kind].coverage = torch.rand(len(graph[kind].x), side**2, generator=rng)
+        return graph
+
+    return make
 
 
 @pytest.fixture(scope="session")

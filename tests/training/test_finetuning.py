@@ -10,6 +10,7 @@ from geolink.config import ModelConfig
 from geolink.datasets.base import Item, LabelledData
 from geolink.errors import ConfigError
 from geolink.legend import IGNORE, UFZ, new_legend
+from geolink.models.additions import add_painting
 from geolink.samples import Sample
 from geolink.shards import Draw
 from geolink.training.finetuning import (
@@ -92,6 +93,16 @@ class TestLearning:
         task.train()
         assert not task.model.image.training
         assert task.model.decoder.training
+
+    def test_painting_that_is_new_learns_like_the_head(self, base):
+        settings = FinetuneSettings("frozen", paint_objects=True)
+        painting = model_for(add_painting(base), "segment", UFZ, seed=0)
+        task = FinetuneTask(painting, settings)
+        encoders = {n for n in self.learning(task) if not n.startswith("model.decoder.")}
+        assert encoders == {"model.fusion.painting.mix.weight"}
+        assert task.rate_scale("model.fusion.painting.mix.weight") == 1
+        known = FinetuneTask(painting, FinetuneSettings("full"))
+        assert known.rate_scale("model.fusion.painting.mix.weight") == 0.01
 
     def test_encoders_learn_slowly(self, base):
         task = FinetuneTask(model_for(base, "segment", UFZ, seed=0), FinetuneSettings("full"))

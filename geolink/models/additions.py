@@ -1,4 +1,4 @@
-"""Further raster bands beside red, green and blue."""
+"""What a trained model is given besides: further raster bands, and objects laid onto patches."""
 
 from dataclasses import replace
 
@@ -33,6 +33,30 @@ def add_bands(model: GeoLink, bands: int) -> GeoLink:
             state[name] = _widened(state[name], tensor.shape, known, bands)
     wider.load_state_dict(state, assign=True)
     return wider.train(model.training)
+
+
+def add_painting(model: GeoLink) -> GeoLink:
+    """A model whose patches also take the encodings of the objects that lie in them.
+
+    The new weights start at zero, so that before any training the new model says what the old one
+    says. A model that has them already is returned as it is.
+
+    Args:
+        model: the model to start from, with its card; it is not changed.
+    """
+    if model.config.paint_objects:
+        return model
+    config = replace(model.config, paint_objects=True)
+    with torch.device("meta"):
+        painting = GeoLink(config)
+    known = model.state_dict()
+    state = {
+        name: known[name].clone() if name in known else torch.zeros(tensor.shape)
+        for name, tensor in painting.state_dict().items()
+    }
+    painting.load_state_dict(state, assign=True)
+    painting.card = replace(model.card, config=config)
+    return painting.train(model.training)
 
 
 def _widened(weights: Tensor, shape: torch.Size, known: int, bands: int) -> Tensor:
