@@ -5,6 +5,8 @@ take the mean over all patches that the object really crosses or fills, which th
 wish (Bai et al. 2025, section 6).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from geolink.graphs.relations import Floats, Geometries, Indices
 from geolink.grid import Bounds
 
 _NUDGE = 1e-9  # cells; a line along the border of two cells lies half in each
+_ROUNDING = 1e-9  # of a cell; less is what sums of float64 leave of nothing
 
 
 def polygon_shares(polygons: Geometries, bounds: Bounds, *, side: int) -> NDArray[np.float32]:
@@ -26,16 +29,20 @@ def polygon_shares(polygons: Geometries, bounds: Bounds, *, side: int) -> NDArra
     Returns:
         (N, side * side) areas in units of a cell's area, cells row by row from the north-west.
     """
-    cells = _cells(bounds, side)
-    tree = shapely.STRtree(cells)
-    shares = np.zeros((len(polygons), len(cells)), dtype=np.float32)
-    shares[*tree.query(polygons, predicate="contains")] = 1
-    node, cell = tree.query(polygons, predicate="intersects")
-    cut = shares[node, cell] == 0
-    node, cell = node[cut], cell[cut]
-    parts = shapely.intersection(polygons[node], cells[cell])
-    shares[node, cell] = shapely.area(parts) * (side**2 / (bounds.width * bounds.height))
-    return shares
+    rings, node = shapely.get_rings(shapely.orient_polygons(polygons), return_index=True)
+    pieces = _pieces(rings, bounds, side)
+    # An edge bounds what lies east of it. So it gives its height to all cells east of its own, and
+    # of its own the part that is east of its middle; edges down and up leave what is between them.
+    height = pieces.way[:, 1]
+    col, row = np.floor(pieces.middle).astype(np.int64).clip(0, side - 1).T
+    beyond = pieces.middle[:, 0] - col
+    first = (node[pieces.owner] * side + row) * (side + 1) + col
+    size = len(polygons) * side * (side + 1)
+    steps = np.bincount(first, height * (1 - beyond), size)
+    steps += np.bincount(first + 1, height * beyond, size)
+    shares = steps.reshape(len(polygons), side, side + 1)[..., :-1].cumsum(axis=2)
+    shares[np.abs(shares) < _ROUNDING] = 0
+    return shares.reshape(-1, side * side).astype(np.float32)
 
 
 def line_shares(lines: Geometries, bounds: Bounds, *, side: int) -> NDArray[np.float32]:
@@ -51,31 +58,41 @@ def line_shares(lines: Geometries, bounds: Bounds, *, side: int) -> NDArray[np.f
         differ), cells row by row from the north-west.
     """
     cell = np.array([bounds.width, bounds.height]) / side
-    xy, owner = shapely.get_coordinates(lines, return_index=True)
-    xy = (xy - [bounds.west, bounds.north]) / [cell[0], -cell[1]]
-    inner = owner[:-1] == owner[1:]
-    start, way, node = xy[:-1][inner], np.diff(xy, axis=0)[inner], owner[:-1][inner]
-    segment, begin, end = _pieces(start, way)
-    middle = start[segment] + ((begin + end) / 2)[:, None] * way[segment]
-    length = np.hypot(*(way * cell).T)[segment] * (end - begin) / np.sqrt(cell.prod())
+    pieces = _pieces(lines, bounds, side)
+    length = np.hypot(*(pieces.way * cell).T) / np.sqrt(cell.prod())
     shares = np.zeros((len(lines), side, side))
     for nudge in (-_NUDGE, _NUDGE):
-        col, row = np.floor(middle + nudge).astype(np.int64).clip(0, side - 1).T
-        np.add.at(shares, (node[segment], row, col), length / 2)
+        col, row = np.floor(pieces.middle + nudge).astype(np.int64).clip(0, side - 1).T
+        np.add.at(shares, (pieces.owner, row, col), length / 2)
     return shares.reshape(-1, side * side).astype(np.float32)
 
 
-def _cells(bounds: Bounds, side: int) -> Geometries:
-    """(side * side,) boxes, row by row from the north-west."""
-    x = np.linspace(bounds.west, bounds.east, side + 1)
-    y = np.linspace(bounds.north, bounds.south, side + 1)
-    west, north = np.meshgrid(x[:-1], y[:-1])
-    east, south = np.meshgrid(x[1:], y[1:])
-    cells: Geometries = shapely.box(west, south, east, north).ravel()
-    return cells
+class _Pieces(NamedTuple):
+    """Segments of P pieces that each lie in one cell.
+
+    Attributes:
+        owner: (P,) the line that each is of.
+        middle: (P, 2) x right and y down, in cells from the north-west.
+        way: (P, 2) from the first point to the last, in cells.
+    """
+
+    owner: Indices
+    middle: Floats
+    way: Floats
 
 
-def _pieces(start: Floats, way: Floats) -> tuple[Indices, Floats, Floats]:
+def _pieces(lines: Geometries, bounds: Bounds, side: int) -> _Pieces:
+    """The segments of (N,) lines, cut where they cross from cell to cell."""
+    xy, line = shapely.get_coordinates(lines, return_index=True)
+    xy = (xy - [bounds.west, bounds.north]) * [side / bounds.width, -side / bounds.height]
+    inner = line[:-1] == line[1:]
+    start, way, owner = xy[:-1][inner], np.diff(xy, axis=0)[inner], line[:-1][inner]
+    segment, begin, end = _cuts(start, way)
+    middle = start[segment] + ((begin + end) / 2)[:, None] * way[segment]
+    return _Pieces(owner[segment], middle, (end - begin)[:, None] * way[segment])
+
+
+def _cuts(start: Floats, way: Floats) -> tuple[Indices, Floats, Floats]:
     """Segments cut where they cross from cell to cell.
 
     Args:

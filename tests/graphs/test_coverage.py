@@ -60,6 +60,22 @@ def test_a_hole_is_not_covered():
     assert found.sum() == pytest.approx(12)
 
 
+def test_cells_outside_a_polygon_have_none_of_it():
+    rng = np.random.default_rng(1)
+    corners = rng.uniform((100, 200), (120, 220), (200, 8, 2))
+    hulls = shapely.convex_hull(shapely.multipoints(corners))
+    found = polygon_shares(hulls, TILE, side=4).reshape(-1, 4, 4)
+    assert not found[:, :, 2:].any()
+    assert not found[:, :2].any()
+    assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("turn", [shapely.normalize, shapely.reverse, lambda shape: shape])
+def test_the_direction_of_rings_does_not_matter(turn):
+    ring = box(102, 203, 131, 238).difference(box(110, 210, 125, 230))
+    np.testing.assert_array_equal(shares(polygon_shares, turn(ring)), shares(polygon_shares, ring))
+
+
 def test_shares_add_up_and_equal_the_intersections():
     rng = np.random.default_rng(0)
     around = shapely.buffer(shapely.points(rng.uniform((110, 210), (130, 230), (30, 2))), 9)
