@@ -1,7 +1,7 @@
 """The temperature that makes a model's confidence agree with how often it is right."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from geolink.datasets.base import LabelledData
 from geolink.legend import IGNORE
 from geolink.models.geolink import GeoLink
-from geolink.workflows.answers import answers
+from geolink.workflows.answers import Answer, answers
 from geolink.workflows.validation import hide_all_givers
 
 _RANGE = (0.2, 10.0)  # of temperatures
@@ -23,8 +23,9 @@ def fit_temperature(
 ) -> float:
     """The temperature with the least cross-entropy on labelled samples (Guo et al. 2017).
 
-    Scores divided by it are calibrated where samples are as hard as these. Objects that gave labels
-    are hidden.
+    Scores divided by it are calibrated where samples are as hard as these. Samples with objects
+    that gave labels count twice, with these and without: a map is drawn where some zones are mapped
+    and others are not.
 
     Args:
         model: in evaluation mode, on `device`; one that tells classes apart.
@@ -36,7 +37,7 @@ def fit_temperature(
         Above 1 for a model that is too sure; 1 where nothing is labelled.
     """
     log_chances, labels = [np.empty((0, len(data.legend)), np.float32)], [np.empty(0, np.uint8)]
-    for answer in answers(model, data, keys, device=device, change=hide_all_givers):
+    for answer in _answers_of_both(model, data, keys, device):
         chance, label = _spread(answer.values), _spread(answer.sample.label[None])[:, 0]
         log_chances.append(np.log(np.maximum(chance[label != IGNORE], 1e-12)))
         labels.append(label[label != IGNORE])
@@ -52,6 +53,18 @@ def fit_temperature(
 
     bounds = (math.log(_RANGE[0]), math.log(_RANGE[1]))
     return math.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x)
+
+
+def _answers_of_both(
+    model: GeoLink, data: LabelledData, keys: Sequence[str], device: torch.device
+) -> Iterator[Answer]:
+    """Answers to all samples, then to those that change without the objects that gave labels."""
+    change = []
+    for answer in answers(model, data, keys, device=device):
+        yield answer
+        if any(mask.any() for mask in answer.sample.givers.values()):
+            change.append(answer.key)
+    yield from answers(model, data, change, device=device, change=hide_all_givers)
 
 
 def _spread(values: NDArray[np.generic]) -> NDArray[np.generic]:

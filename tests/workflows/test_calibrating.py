@@ -1,12 +1,17 @@
 """The temperature of scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from shapely import box
 from synthetic import write_model
 
 from geolink.checkpoint import load_model
 from geolink.datasets.base import Item, LabelledData
+from geolink.graphs.build import graph_from_arrays
+from geolink.graphs.schema import NODE_TYPES
 from geolink.legend import IGNORE, UFZ
 from geolink.samples import Sample
 from geolink.training.finetuning import scale_scores
@@ -59,3 +64,30 @@ def test_without_labels_nothing_is_changed(model):
     data = Drawn(model, count=1)
     data.labels["0"][:] = IGNORE
     assert fit_temperature(model, data, data.keys, CPU) == 1
+
+
+def graph_of_a_square(dim):
+    shapes = {kind: np.array([], object) for kind in NODE_TYPES}
+    shapes["polygon"] = np.array([box(4, 4, 20, 20)])
+    semantics = {kind: np.ones((len(shapes[kind]), dim), np.float32) for kind in NODE_TYPES}
+    graph = graph_from_arrays(shapes, semantics, (0, 0, SIDE, SIDE))
+    for kind in NODE_TYPES:
+        graph[kind].object = graph[kind].source
+    return graph
+
+
+def test_samples_count_with_what_gave_their_labels_and_without(model):
+    graph, asked = graph_of_a_square(model.config.semantic_dim), []
+
+    class Mapped(Drawn):
+        """The first sample has an object that gave its label, the second one that did not."""
+
+        def sample(self, key):
+            asked.append(key)
+            givers = {kind: np.full(len(graph[kind].x), key == "0") for kind in NODE_TYPES}
+            return replace(super().sample(key), graph=graph, givers=givers)
+
+    data = Mapped(model, count=2)
+    asked.clear()
+    fit_temperature(model, data, data.keys, CPU)
+    assert asked == ["0", "1", "0"]
