@@ -35,6 +35,7 @@ class Appearance(StrEnum):
     """How much the look of images changes from one epoch to the next."""
 
     mild = "mild"
+    mixed = "mixed"
     strong = "strong"
 
 

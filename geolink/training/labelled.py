@@ -17,7 +17,7 @@ from geolink.samples import IMAGE_MEAN, Sample, flip, hide_givers
 from geolink.shards import Draw, sample_rng
 from geolink.training.appearance import seen_anew
 
-Appearance: TypeAlias = Literal["mild", "strong"]
+Appearance: TypeAlias = Literal["mild", "mixed", "strong"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Variation:
         symmetries: one of the eight symmetries of the square.
         brightness: greatest relative change of the image's brightness, contrast and colour balance.
         appearance: `mild` changes no more than this; `strong` shows the image as another season,
-            light, air and camera would, as far as colours that tell nothing.
+            light, air and camera would, as far as colours that tell nothing; `mixed` does either to
+            half of the images.
         no_image: share of samples whose image is blank, so that OSM alone has to do.
         no_osm: share of samples that are shown without OSM, so that the model does without, too.
         all_hidden: share of samples without any object that gave a label.
@@ -68,7 +69,7 @@ class Variation:
         has_osm = sample.graph is not None and sample.graph.num_nodes
         if has_osm and rng.random() * (1 - self.no_osm) < self.no_image:
             return blank(sample.rgb)
-        if self.appearance == "strong":
+        if self.appearance == "strong" or (self.appearance == "mixed" and rng.random() < 0.5):
             return seen_anew(sample.rgb, rng)
         return self._colour(sample.rgb, rng) if self.brightness else sample.rgb
 

@@ -213,6 +213,16 @@ class TestLoss:
             assert losses[-1] < 0.5 * losses[0]
 
 
+def distance_to_scaled(picture, original):
+    """Root mean square of what is left of a picture after each band was scaled and shifted."""
+    left = []
+    for band, before in zip(picture, original.astype(float), strict=True):
+        inner = (band > 0) & (band < 255)
+        fit = np.polyfit(before[inner], band[inner], 1)
+        left.append((np.polyval(fit, before[inner]) - band[inner]) ** 2)
+    return np.sqrt(np.concatenate(left).mean())
+
+
 class TestVariation:
     def test_it_follows_seed_epoch_and_name(self):
         data = Squares("segment")
@@ -221,6 +231,21 @@ class TestVariation:
         first = samples[Draw(1, 0)].sample.rgb
         np.testing.assert_array_equal(first, again[Draw(1, 5)].sample.rgb)
         assert not np.array_equal(first, samples[Draw(2, 0)].sample.rgb)
+
+    def test_mixed_looks_are_mild_or_strong(self):
+        data = Squares("segment", 40)
+        seen = {}
+        for kind in ("mild", "mixed", "strong"):
+            variation = Variation(appearance=kind, symmetries=False)
+            samples = LabelledSamples(data, data.keys, variation=variation)
+            pictures = [samples[Draw(0, i)].sample.rgb.astype(float) for i in range(40)]
+            # Mild changes scale the bands; of strong ones, noise and mixed bands are left.
+            seen[kind] = np.array(
+                [distance_to_scaled(p, data.sample(str(i)).rgb) for i, p in enumerate(pictures)]
+            )
+        assert (seen["mild"] < 1).all()
+        assert (seen["strong"] > 1).mean() > 0.9
+        assert 0.2 < (seen["mixed"] > 1).mean() < 0.8
 
     def test_the_order_is_a_permutation_of_its_own_each_epoch(self):
         samples = LabelledSamples(Squares("segment", 50), Squares("segment", 50).keys)
