@@ -40,6 +40,7 @@ from geolink.sources.osm import read_osm
 
 CENTRE = (24.9404, 60.1667)
 SIDE = 269.0  # metres
+PATCHES = 14  # per side of a tile, whose coverage geolink-tiny asks for
 LOOP_SIDES = (SIDE / 2, SIDE)
 KEY_COUNTS = bundled_key_counts()
 GROWTH_SIDES = (SIDE / 2, SIDE, SIDE * 2, SIDE * 4)
@@ -149,10 +150,12 @@ def tile_around_centre(side: float) -> Bounds:
     return Bounds(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
 
 
-def ours(entities: OsmEntities, bounds: Bounds, encoder: TagEncoder) -> HeteroData:
-    """The tile's graph by geolink."""
+def ours(
+    entities: OsmEntities, bounds: Bounds, encoder: TagEncoder, side: int | None = None
+) -> HeteroData:
+    """The tile's graph by geolink, with what objects cover of `side` patches per side."""
     frames = entities.polygon, entities.line, entities.point
-    return build_graph(*frames, bounds, tags=encoder, key_counts=KEY_COUNTS)
+    return build_graph(*frames, bounds, tags=encoder, key_counts=KEY_COUNTS, coverage_side=side)
 
 
 def compare(city: OsmEntities, cached: TagEncoder, encoder: TagEncoder) -> None:
@@ -162,6 +165,7 @@ def compare(city: OsmEntities, cached: TagEncoder, encoder: TagEncoder) -> None:
     cold = seconds(partial(ours, tile, bounds, cached))
     warm = seconds(partial(ours, tile, bounds, cached), repeats=20)
     table = seconds(partial(ours, tile, bounds, TableTagEncoder()), repeats=20)
+    covered = seconds(partial(ours, tile, bounds, TableTagEncoder(), PATCHES), repeats=20)
     relations = seconds(lambda: loop_edges(loop_clip(tile, bounds)))
     start = time.process_time()
     tags = loop_encode(tile, encoder)
@@ -174,6 +178,7 @@ def compare(city: OsmEntities, cached: TagEncoder, encoder: TagEncoder) -> None:
     print(f"  geolink: graph, tags never met before {cold * 1e3:9.1f} {whole / cold:8.0f} x")
     print(f"  geolink: graph, tags cached           {warm * 1e3:9.1f} {whole / warm:8.0f} x")
     print(f"  geolink: graph, tags of bundled table {table * 1e3:9.1f} {whole / table:8.0f} x")
+    print(f"  geolink: the same, with coverage      {covered * 1e3:9.1f} {whole / covered:8.0f} x")
 
 
 def show_growth(city: OsmEntities, cached: TagEncoder) -> None:
