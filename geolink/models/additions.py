@@ -39,7 +39,8 @@ def add_painting(model: GeoLink) -> GeoLink:
     """A model whose patches also take the encodings of the objects that lie in them.
 
     The new weights start at zero, so that before any training the new model says what the old one
-    says. A model that has them already is returned as it is.
+    says; but one that fuses no more than its largest nodes tells these by their coverage from then
+    on. A model that has the weights already is returned as it is.
 
     Args:
         model: the model to start from, with its card; it is not changed.
