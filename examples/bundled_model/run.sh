@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes geolink-tiny from nothing with the product's own commands: pretrain, then finetune twice.
+# Makes geolink-tiny from nothing with the product's own commands: pretrain, then finetune thrice.
 #
 #     ./run.sh DATA RUN
 #
@@ -37,13 +37,20 @@ learn() {
         --extract "$osm/darmstadt_hbf.osm.pbf" --extract "$osm/singapore_bayfront.osm.pbf" \
         --cities sample --test-cities sample \
         --validation-cities darmstadt_hbf,singapore_bayfront \
-        --keep-samples --fraction 0.55 --batch-size 8 --encoder-rate 1 --class-weights sqrt \
-        --appearance strong --drop-osm 0.1 --patience 0 \
+        --tile-side 112 --least-labelled 0.25 --most-uniform 0.85 --keep-samples --batch-size 8 \
+        --encoder-rate 1 --class-weights sqrt --drop-osm 0.1 --patience 0 \
         --workers 1 --save-every 100 --device cpu --out "$out/$name" $(go_on "$name") "$@"
 }
 
-# Small tiles first: a quarter of the time, and most of the learning.
-learn coarse pretrained --tile-side 112 --gsd 1 --gsd 1.7 --gsd 3 --tiles 250 --epochs 20 \
-    --rates 6e-4 --drop-image 0.2
-learn geolink-tiny coarse --gsd 0.7 --gsd 1.2 --gsd 2.5 --tiles 200 --epochs 8 --rates 5e-4 \
-    --drop-image 0.3 --half
+# learn_fine NAME BASE OPTION...: at the scales that maps are made at, from pictures whose colours
+# say less, and with more that only OSM can tell.
+learn_fine() {
+    learn "$@" --gsd 1 --gsd 1.7 --gsd 3 --tiles 400 --looks 4 --epochs 4 --rates 6e-4 \
+        --drop-image 0.3 --appearance strong --half
+}
+
+# Most is learned from much ground at a time. In the end patches take the objects in them.
+learn coarse pretrained --gsd 1.4 --gsd 2.4 --gsd 4 --tiles 300 --looks 3 --epochs 8 \
+    --rates 6e-4 --drop-image 0.1 --seed 100
+learn_fine fine coarse --seed 100
+learn_fine geolink-tiny fine --seed 101 --paint-objects
