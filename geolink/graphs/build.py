@@ -40,7 +40,7 @@ def build_graph(
     *,
     tags: TagEncoder,
     key_counts: Mapping[str, int],
-    coverage_side: int | None = None,
+    coverage_side: int | None = 14,
 ) -> HeteroData:
     """Turns the OSM entities of one tile into a heterogeneous graph.
 
@@ -57,15 +57,15 @@ def build_graph(
         bounds: west, south, east, north of the tile, in the frames' CRS.
         tags: turns tag strings into vectors of length D.
         key_counts: corpus count per key; a tag weighs log(count) in its node's feature.
-        coverage_side: cells per side of the tile in which lines and polygons are measured, 14 for
-            the patches of a 224 px tile (`ModelConfig.coverage_side`); None leaves that out.
+        coverage_side: cells per side of the tile in which lines and polygons are measured: the
+            patches of a model's tile (`ModelConfig.coverage_side`), by default those of 224 px;
+            None leaves that out.
 
     Returns:
         Per node type `x` (N, D) float32 semantics, `keypoints` (N, 2 | 6 | 8) float32 in tile
-        units, and `source` (N,) int64 row in the input frame; where asked for, `coverage` of lines
-        and polygons, (N, coverage_side^2) float32 (see `geolink.graphs.coverage`); per edge type
-        `edge_index` (2, E) int64 and `edge_attr` (E, relations) float32 one-hot; and `bounds` (4,)
-        float64.
+        units, and `source` (N,) int64 row in the input frame; of lines and polygons `coverage`
+        (N, coverage_side^2) float32 (see `geolink.graphs.coverage`); per edge type `edge_index`
+        (2, E) int64 and `edge_attr` (E, relations) float32 one-hot; and `bounds` (4,) float64.
 
     Raises:
         GraphError: the bounds are empty or not finite.
@@ -104,7 +104,7 @@ def graph_from_arrays(
         bounds: west, south, east, north of the tile, in the same CRS.
         identifiers: per type (N,) names of the objects, the seeds of polygons' inner points; a
             type that is not in it uses its geometries.
-        coverage_side: as for `build_graph`.
+        coverage_side: as for `build_graph`; None by default.
 
     Returns:
         A graph as `build_graph` describes it.
