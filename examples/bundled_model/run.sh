@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes geolink-tiny from nothing with the product's own commands: pretrain, then finetune thrice.
+# Makes geolink-tiny from nothing with the product's own commands: pretrain, then finetune.
 #
 #     ./run.sh DATA RUN
 #
@@ -42,15 +42,17 @@ learn() {
         --workers 1 --save-every 100 --device cpu --out "$out/$name" $(go_on "$name") "$@"
 }
 
-# learn_fine NAME BASE OPTION...: at the scales that maps are made at, from pictures whose colours
-# say less, and with more that only OSM can tell.
+# learn_fine NAME BASE OPTION...: at the scales that maps are made at.
 learn_fine() {
-    learn "$@" --gsd 1 --gsd 1.7 --gsd 3 --tiles 400 --looks 4 --epochs 4 --rates 6e-4 \
-        --drop-image 0.3 --appearance strong --half
+    learn "$@" --gsd 1 --gsd 1.7 --gsd 3 --tiles 400 --looks 4 --half
 }
 
-# Most is learned from much ground at a time. In the end patches take the objects in them.
+# Most is learned from much ground at a time. Then come pictures whose colours say less, and more
+# that only OSM can tell; patches that take the objects in them; pictures as they mostly look.
 learn coarse pretrained --gsd 1.4 --gsd 2.4 --gsd 4 --tiles 300 --looks 3 --epochs 8 \
     --rates 6e-4 --drop-image 0.1 --seed 100
-learn_fine fine coarse --seed 100
-learn_fine geolink-tiny fine --seed 101 --paint-objects
+learn_fine fine coarse --epochs 4 --rates 6e-4 --drop-image 0.3 --appearance strong --seed 100
+learn_fine painted fine --epochs 4 --rates 6e-4 --drop-image 0.3 --appearance strong --seed 101 \
+    --paint-objects
+learn_fine geolink-tiny painted --epochs 3 --rates 4e-4 --drop-image 0.1 --appearance mixed \
+    --seed 102
