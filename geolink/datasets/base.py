@@ -83,6 +83,10 @@ class LabelledData(ABC):
         """True where any image is rendered, not observed."""
         return any(source.simulated for source in self.sources)
 
+    def sources_of(self, keys: Iterable[str]) -> tuple[SourceInfo, ...]:
+        """Where the images, OSM and labels of some of the samples come from."""
+        return self.sources
+
     @abstractmethod
     def sample(self, key: str) -> Sample:
         """The sample of a name.
@@ -143,6 +147,11 @@ class JoinedData(LabelledData):
             gsd_range=(float(ranges.min()), float(ranges.max())) if len(ranges) else None,
             sources=list(dict.fromkeys(source for part in parts for source in part.sources)),
         )
+
+    def sources_of(self, keys: Iterable[str]) -> tuple[SourceInfo, ...]:
+        """Those of the parts that the samples belong to."""
+        parts = dict.fromkeys(self._part_of[key] for key in keys)
+        return tuple(dict.fromkeys(source for part in parts for source in part.sources))
 
     def sample(self, key: str) -> Sample:
         """The sample of a name, from its part."""

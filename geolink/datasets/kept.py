@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -13,6 +14,7 @@ from geolink.datasets.base import LabelledData
 from geolink.errors import InputError
 from geolink.files import atomic_path
 from geolink.samples import Sample, from_arrays, to_arrays
+from geolink.sources.base import SourceInfo
 
 
 class KeptSamples(LabelledData):
@@ -56,6 +58,10 @@ class KeptSamples(LabelledData):
                 return from_arrays(kept)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise InputError(f"the kept sample {path} is damaged ({error}); delete it") from None
+
+    def sources_of(self, keys: Iterable[str]) -> tuple[SourceInfo, ...]:
+        """Where the images, OSM and labels of some of the samples come from."""
+        return self._data.sources_of(keys)
 
     def label(self, key: str) -> NDArray[np.generic]:
         """The label of a sample."""

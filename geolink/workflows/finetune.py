@@ -278,7 +278,7 @@ class _Run:
     def card(self, model: GeoLink, test: Mapping[str, float]) -> ModelCard:
         """The card of the fine-tuned model."""
         data, base = self.data, self.base.card
-        named = "; ".join(dict.fromkeys(map(_described, data.sources)))
+        named = "; ".join(dict.fromkeys(map(_described, data.sources_of(self.split.train))))
         what = "simulated orthophotos" if data.simulated else "images"
         labels = "OSM's own zones" if self.request.weak else "labels"
         learned = (
