@@ -231,6 +231,7 @@ def _picture_graphs(
         return None
     if request.osm is None and (folder / GRAPHS).is_dir():
         if card.tag_encoder.startswith(TAG_ENCODER):
+            _require_no_coverage(folder / GRAPHS, card)
             return ReleasedGraphs(folder / GRAPHS)
         logger.warning(
             "the graphs in %s hold CLIP vectors, which this model does not read (%s); images are "
@@ -241,6 +242,16 @@ def _picture_graphs(
         return None
     osm = None if request.osm is None else Path(str(request.osm))
     return PictureGraphs(_Semantics.of(card, offline=request.offline).of_tiles(), folder, osm)
+
+
+def _require_no_coverage(graphs: Path, card: ModelCard) -> None:
+    """Refuse a model that asks of published graphs what they do not hold."""
+    if card.config.coverage_side is not None:
+        raise ConfigError(
+            f"the graphs in {graphs} hold no outlines, and the model {card.name} asks what objects "
+            "cover; leave out --paint-objects, take a model without it, or give the objects with "
+            "--osm FILE"
+        )
 
 
 def _place(

@@ -11,6 +11,7 @@ from geolink.config import ModelConfig
 from geolink.errors import ConfigError, InputError
 from geolink.legend import Legend, new_legend
 from geolink.metrics.confusion import ConfusionMatrix
+from geolink.models.additions import add_painting
 from geolink.models.geolink import GeoLink
 from geolink.samples import Sample, normalise
 from geolink.splits import random_split, save_split
@@ -154,6 +155,10 @@ def test_the_published_tiles_load_with_their_graphs(shared_data, tmp_path):
     assert "no measure of accuracy" in report.notes[0]
     blind = evaluate(data=folder, model=tmp_path / "base", **QUICK).report
     assert blind.main.name == "image alone"
+    painting = add_painting(load_model(tmp_path / "released"))
+    save_checkpoint(tmp_path / "painting", painting, painting.card)
+    with pytest.raises(ConfigError, match="hold no outlines"):
+        evaluate(data=folder, model=tmp_path / "painting", **QUICK)
 
 
 def test_regression(model, tmp_path):
