@@ -89,7 +89,9 @@ def loop_neighbours(points: list[BaseGeometry]) -> Edges:
     edges = {(i, i): "self" for i in range(len(points))}
     order = sorted(range(len(points)), key=lambda i: points[i].coords[0])
     if len(points) > 3:
-        for triangle in Delaunay([points[i].coords[0] for i in order]).simplices:
+        placed = np.array([points[i].coords[0] for i in order])
+        # Far from the origin, as in a UTM zone, Qhull takes neighbours for one another.
+        for triangle in Delaunay(placed - placed[0]).simplices:
             for i, j in combinations((order[k] for k in triangle), 2):
                 edges[i, j] = edges[j, i] = "neighbour"
     return edges
