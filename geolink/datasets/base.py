@@ -125,6 +125,11 @@ def _described(data: LabelledData) -> str:
     return f"the labels of {cities} ({data.task}: {', '.join(data.legend.names)})"
 
 
+def _joined_sources(parts: Iterable[LabelledData]) -> tuple[SourceInfo, ...]:
+    """The sources of all parts, each once."""
+    return tuple(dict.fromkeys(source for part in parts for source in part.sources))
+
+
 class JoinedData(LabelledData):
     """Several data sets of the same task and classes as one, such as several cities."""
 
@@ -145,13 +150,12 @@ class JoinedData(LabelledData):
             first.legend,
             [item for part in parts for item in part.items.values()],
             gsd_range=(float(ranges.min()), float(ranges.max())) if len(ranges) else None,
-            sources=list(dict.fromkeys(source for part in parts for source in part.sources)),
+            sources=_joined_sources(parts),
         )
 
     def sources_of(self, keys: Iterable[str]) -> tuple[SourceInfo, ...]:
         """Those of the parts that the samples belong to."""
-        parts = dict.fromkeys(self._part_of[key] for key in keys)
-        return tuple(dict.fromkeys(source for part in parts for source in part.sources))
+        return _joined_sources(dict.fromkeys(self._part_of[key] for key in keys))
 
     def sample(self, key: str) -> Sample:
         """The sample of a name, from its part."""

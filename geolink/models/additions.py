@@ -1,10 +1,12 @@
 """What a trained model is given besides: further raster bands, and objects laid onto patches."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from geolink.config import ModelConfig
 from geolink.errors import ConfigError
 from geolink.models.geolink import GeoLink
 
@@ -25,14 +27,11 @@ def add_bands(model: GeoLink, bands: int) -> GeoLink:
     known = model.config.bands
     if bands <= known:
         raise ConfigError(f"the model already has {known} bands; ask for more than that")
-    with torch.device("meta"):
-        wider = GeoLink(replace(model.config, bands=bands))
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for name, tensor in wider.state_dict().items():
-        if tensor.shape != state[name].shape:
-            state[name] = _widened(state[name], tensor.shape, known, bands)
-    wider.load_state_dict(state, assign=True)
-    return wider.train(model.training)
+
+    def widened(name: str, shape: torch.Size) -> Tensor:
+        return _widened(model.get_parameter(name), shape, known, bands)
+
+    return _changed(model, replace(model.config, bands=bands), widened)
 
 
 def add_painting(model: GeoLink) -> GeoLink:
@@ -47,17 +46,27 @@ def add_painting(model: GeoLink) -> GeoLink:
     """
     if model.config.paint_objects:
         return model
-    config = replace(model.config, paint_objects=True)
+    config, some = replace(model.config, paint_objects=True), next(model.parameters())
+    painting = _changed(model, config, lambda name, shape: some.new_zeros(shape))
+    painting.card = replace(model.card, config=config)
+    return painting
+
+
+def _changed(
+    model: GeoLink, config: ModelConfig, weights: Callable[[str, torch.Size], Tensor]
+) -> GeoLink:
+    """A model of another config: `weights` makes those that are new or of another shape."""
     with torch.device("meta"):
-        painting = GeoLink(config)
+        changed = GeoLink(config)
     known = model.state_dict()
     state = {
-        name: known[name].clone() if name in known else torch.zeros(tensor.shape)
-        for name, tensor in painting.state_dict().items()
+        name: known[name].clone()
+        if name in known and known[name].shape == tensor.shape
+        else weights(name, tensor.shape)
+        for name, tensor in changed.state_dict().items()
     }
-    painting.load_state_dict(state, assign=True)
-    painting.card = replace(model.card, config=config)
-    return painting.train(model.training)
+    changed.load_state_dict(state, assign=True)
+    return changed.train(model.training)
 
 
 def _widened(weights: Tensor, shape: torch.Size, known: int, bands: int) -> Tensor:

@@ -122,39 +122,31 @@ class Fusion(nn.Module):
         values = torch.cat([self.node_projection[kind](nodes[kind]) for kind in NODE_TYPES])
         positions = torch.cat([self._node_positions(kind, graphs) for kind in NODE_TYPES])
         sequences = [self._sequences(values, positions, slots) for slots in groups]
-        painted = self._painted(image, graphs, groups, sequences)
+        shares = None if self.painting is None else cell_shares(graphs, self.grid_size)
         hybrid = torch.cat(
             [
                 self.block.inform_image(
-                    tokens[slots.tiles], _of_tiles(places, slots), sequence, paint
+                    tokens[slots.tiles],
+                    _of_tiles(places, slots),
+                    sequence,
+                    self._painted(image, sequence, slots, shares),
                 )
-                for slots, sequence, paint in zip(groups, sequences, painted, strict=True)
+                for slots, sequence in zip(groups, sequences, strict=True)
             ]
         )
         return _restored(hybrid, torch.cat([slots.tiles for slots in groups])), sequences
 
     def _painted(
-        self,
-        image: ImageFeatures,
-        graphs: GraphBatch,
-        groups: list[Slots],
-        sequences: list[NodeSequences],
-    ) -> list[Tensor | None]:
-        """Per group of tiles, (T, 1 + V, D) what its tokens take from the objects in them."""
-        if self.painting is None:
-            return [None] * len(groups)
-        shares = cell_shares(graphs, self.grid_size)
-        painted = [
-            self.painting(sequence.values, slots.pad(shares), image.grid)
-            for slots, sequence in zip(groups, sequences, strict=True)
-        ]
+        self, image: ImageFeatures, nodes: NodeSequences, slots: Slots, shares: Tensor | None
+    ) -> Tensor | None:
+        """(T, 1 + V, D) what the tokens of a group of tiles take from the objects in them."""
+        if self.painting is None or shares is None:
+            return None
+        painted: Tensor = self.painting(nodes.values, slots.pad(shares), image.grid)
         if image.visible is not None:
-            places = [image.visible[slots.tiles][..., None] for slots in groups]
-            painted = [
-                paint.gather(1, place.expand(-1, -1, self.width))
-                for paint, place in zip(painted, places, strict=True)
-            ]
-        return [functional.pad(paint, (0, 0, 1, 0)) for paint in painted]
+            visible = image.visible[slots.tiles][..., None]
+            painted = painted.gather(1, visible.expand(-1, -1, self.width))
+        return functional.pad(painted, (0, 0, 1, 0))
 
     def _sequences(self, values: Tensor, positions: Tensor, slots: Slots) -> NodeSequences:
         """The nodes of a group of tiles after they have looked at each other."""
@@ -224,10 +216,8 @@ class TwoWayBlock(nn.Module):
             nodes.values,
             nodes.padding,
         )
-        gained = gained * nodes.present
-        hybrid: Tensor = self.image_norm(
-            tokens + gained if painted is None else tokens + gained + painted
-        )
+        informed = tokens + gained * nodes.present
+        hybrid: Tensor = self.image_norm(informed if painted is None else informed + painted)
         return hybrid
 
     def inform_nodes(self, nodes: NodeSequences, tokens: Tensor, positions: Tensor) -> Tensor:

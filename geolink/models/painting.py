@@ -1,5 +1,7 @@
 """Objects laid onto the patches that they cover."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,7 +34,7 @@ class Painting(nn.Module):
         Returns:
             (B, h * w, D).
         """
-        side = round(shares.shape[2] ** 0.5)
+        side = math.isqrt(shares.shape[2])
         cells = nodes.transpose(1, 2) @ shares.to(nodes.dtype)  # (B, D, side * side)
         patches = functional.adaptive_avg_pool2d(cells.unflatten(2, (side, side)), grid)
         painted: Tensor = self.mix(patches.flatten(2).transpose(1, 2))

@@ -59,12 +59,12 @@ def _answers_of_both(
     model: GeoLink, data: LabelledData, keys: Sequence[str], device: torch.device
 ) -> Iterator[Answer]:
     """Answers to all samples, then to those that change without the objects that gave labels."""
-    change = []
+    mapped = []
     for answer in answers(model, data, keys, device=device):
         yield answer
         if any(mask.any() for mask in answer.sample.givers.values()):
-            change.append(answer.key)
-    yield from answers(model, data, change, device=device, change=hide_all_givers)
+            mapped.append(answer.key)
+    yield from answers(model, data, mapped, device=device, change=hide_all_givers)
 
 
 def _spread(values: NDArray[np.generic]) -> NDArray[np.generic]:
